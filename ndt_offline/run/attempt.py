@@ -1,0 +1,151 @@
+"""Attempts: each start of a training opens the next one, and nothing is overwritten.
+
+An attempt that starts at step s hides every earlier attempt's checkpoints with step >= s, so that
+the visible steps are never a mixture of two trainings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ndt_offline.errors import DamagedError
+from ndt_offline.run import journal
+from ndt_offline.run.layout import MAX_BYTES
+
+USUAL = ("loss", "grad_norm")
+STATES = ("checkpoint", "raw", "packed", "dropped")  # journal kinds that say where a step is
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint as the run describes it. Unknown for files that others wrote: None."""
+
+    step: int
+    attempt: int
+    path: Path | None  # None: the step was reached, but its weights were dropped
+    size: int | None = None
+    file_crc: str | None = None
+    content: str | None = None
+    scalars: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Size and time of the file, to notice a change without reading it."""
+        try:
+            stat = self.path.stat() if self.path else None
+        except OSError:
+            return None
+        return (stat.st_size, stat.st_mtime_ns) if stat else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be used, and what to do about it."""
+
+    what: str
+    path: str
+    step: int | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the training: what it was told, and the checkpoints in its journal."""
+
+    number: int
+    path: Path
+    about: Mapping[str, Any]
+    entries: Mapping[int, Entry]
+    problems: tuple[Problem, ...]
+    records: tuple[journal.Record, ...]
+
+    @property
+    def start_step(self) -> int:
+        return int(self.about["start_step"])
+
+
+def read_attempt(path: Path) -> Attempt:
+    """Read one attempt's folder; problems in it are listed, not raised."""
+    number = int(path.name)
+    problems: list[Problem] = []
+    lines = journal.read(path / "journal.jsonl")
+    where = str(path / "journal.jsonl")
+    if lines.torn:
+        problems.append(Problem("the last line is torn: its writer was cut off", where))
+    for bad in lines.bad_lines:
+        problems.append(Problem(f"line {bad} is damaged and was left out", where))
+    entries: dict[int, Entry] = {}
+    for record in lines.records:
+        if record.get("kind") not in STATES:
+            continue
+        try:
+            entry = _entry(path, number, record)
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(Problem(f"a line of step {record.get('step')} is odd: {error}", where))
+            continue
+        entries[entry.step] = entry
+    about = _about(path / "attempt.json", entries, problems)
+    return Attempt(number, path, about, entries, tuple(problems), tuple(lines.records))
+
+
+def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
+    """The entries that count, by step, and how many earlier ones they hide."""
+    shown: dict[int, Entry] = {}
+    hidden = 0
+    for attempt in attempts:
+        start = attempt.start_step if attempt.entries else math.inf
+        kept = {step: entry for step, entry in shown.items() if step < start}
+        hidden += len(shown) - len(kept)
+        shown = {**kept, **attempt.entries}
+    return [shown[step] for step in sorted(shown)], hidden
+
+
+def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
+    step, kind = int(record["step"]), record["kind"]
+    if not 0 <= step < MAX_BYTES:
+        raise ValueError(f"step {step}")
+    extra = record.get("scalars") or {}
+    named = {**{key: record.get(key) for key in USUAL}, **extra}
+    scalars = MappingProxyType({str(key): journal.number(value) for key, value in named.items()})
+    if kind == "dropped":
+        return Entry(step, number, None, scalars=scalars)
+    file = str(record["file"])
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ValueError(f"file {file!r} lies outside the run")
+    return Entry(
+        step,
+        number,
+        folder / file,
+        int(record["size"]),
+        str(record["file_crc"]),
+        str(record["content"]),
+        scalars,
+    )
+
+
+def _about(
+    path: Path, entries: Mapping[int, Entry], problems: list[Problem]
+) -> Mapping[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+        int(about["start_step"])
+        return about
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if entries:
+            problems.append(Problem(f"not readable ({error}); taken from the journal", str(path)))
+        return {"start_step": min(entries, default=0)}
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of the run; DamagedError where it is missing or is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"is not JSON: {error}", path=path) from None

@@ -1,0 +1,130 @@
+"""One checkpoint file: written with both checksums, read back only if both match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ndt_offline.errors import DamagedError, NdtError
+from ndt_offline.run import codec, container, durable
+from ndt_offline.run.identity import content, crc32c, hex8
+from ndt_offline.run.layout import Layout, Vectors
+
+RAW = "raw"  # the value of `codec` in a file of plain tensors
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the journal says about a file."""
+
+    file: str
+    size: int
+    file_crc: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The tensors of a checkpoint, as vectors."""
+
+    layout: Layout
+    vectors: Vectors
+    content: str
+
+
+def file_name(step: int) -> str:
+    return f"checkpoints/step_{step:012d}.safetensors"
+
+
+def write_encoded(
+    attempt: Path,
+    step: int,
+    layout: Layout,
+    vectors: Vectors,
+    before: Sequence[tuple[int, Vectors]] = (),
+    metadata: dict[str, str] | None = None,
+    sync: bool = True,
+) -> Written:
+    """Encode against the checkpoints `before` (step, vectors; newest first) and write."""
+    meta = {"references": json.dumps([s for s, _ in before]), **(metadata or {})}
+    data = codec.encode_vectors(layout, vectors, [v for _, v in before], meta)
+    path = attempt / file_name(step)
+    durable.write(path, [data], sync)
+    return Written(file_name(step), len(data), hex8(crc32c(data)), content(layout, vectors))
+
+
+def read(
+    path: Path,
+    size: int | None,
+    file_crc: str | None,
+    expected: str | None,
+    layout_of: Callable[[str], Layout],
+    base: Callable[[int], Vectors],
+) -> Decoded:
+    """Read, check and decode one file.
+
+    layout_of: table by its hash. base: vectors of the checkpoint of an earlier step. A delta
+    decoded on the wrong base passes the file's checksum; only `expected`, the checksum of the
+    decoded tensors, finds it. Raises DamagedError or RefusedError with the path.
+    """
+    try:
+        data = _read_bytes(path, size, file_crc)
+        contents = container.parse(data)
+        if "layout" not in contents.metadata:
+            layout, vectors = plain(contents)
+        else:
+            layout = layout_of(contents.metadata["layout"])
+            vectors = _vectors(contents, layout, base)
+        found = content(layout, vectors)
+        if expected is not None and found != expected:
+            raise DamagedError(f"decoded content has checksum {found}, recorded was {expected}")
+    except NdtError as error:
+        raise error.at(path=path) from None
+    return Decoded(layout, vectors, found)
+
+
+def plain(contents: container.Contents) -> tuple[Layout, Vectors]:
+    """The table and vectors of a file of plain tensors, as any program writes it."""
+    layout = Layout.of({n: (d, s) for n, (d, s, _) in contents.tensors.items()}, {})
+    return layout, gather(contents, layout)
+
+
+def gather(contents: container.Contents, layout: Layout) -> Vectors:
+    """Plain tensors copied into one vector per dtype; dtypes are those of the table."""
+    vectors = {dtype: np.empty(size, np.uint8) for dtype, size in layout.sizes.items()}
+    for tensor, span in layout.spans():
+        found = contents.tensors.get(tensor.name)
+        if found is None or len(found[2]) != tensor.nbytes:
+            raise DamagedError(f"tensor {tensor.name!r} is missing or has another size")
+        vectors[tensor.dtype][span] = found[2]
+    return vectors
+
+
+def _vectors(
+    contents: container.Contents, layout: Layout, base: Callable[[int], Vectors]
+) -> Vectors:
+    if contents.metadata.get("codec") == RAW:
+        return gather(contents, layout)
+    try:
+        steps = [int(s) for s in json.loads(contents.metadata.get("references", "[]"))]
+    except (TypeError, ValueError):
+        raise DamagedError("the list of reference checkpoints is not readable") from None
+    return codec.decode_vectors(contents, layout, [base(step) for step in steps])
+
+
+def _read_bytes(path: Path, size: int | None, file_crc: str | None) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedError("the file is missing") from None
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}") from None
+    if size is not None and len(data) != size:
+        raise DamagedError(f"{len(data)} bytes, recorded were {size}")
+    if file_crc is not None and (found := hex8(crc32c(data))) != file_crc:
+        raise DamagedError(f"file has checksum {found}, recorded was {file_crc}")
+    return data

@@ -1,0 +1,96 @@
+"""The journal: one JSON line per checkpoint, each with its own checksum.
+
+The journal is the truth about a run: a checkpoint exists when its line is whole and the
+checksums in it match the bytes. A torn last line (the writer died) is ignored and counted; a bad
+line in the middle is reported, and only that line is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ndt_offline.run.identity import crc32c, hex8
+
+Record = dict[str, Any]
+
+_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass
+class Journal:
+    """What a journal file holds: its records, and the lines that could not be used."""
+
+    records: list[Record] = field(default_factory=list)
+    bad_lines: list[int] = field(default_factory=list)  # 1-based
+    torn: bool = False
+
+
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """The record as a journal line; its last key is `crc`, over the bytes before `,"crc"`."""
+    plain = {key: _to_json(value) for key, value in record.items()}
+    body = json.dumps(plain, separators=(",", ":"), allow_nan=False)[:-1].encode()
+    return body + f',"crc":"{hex8(crc32c(body))}"}}\n'.encode()
+
+
+def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
+    """Add one line with a single write: lines of one writer never mix."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        line = line_of(record)
+        if os.write(handle, line) != len(line):
+            raise OSError(28, "the journal line was written in part", str(path))
+        if sync:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(path: Path) -> Journal:
+    """Every usable record of the file; a missing file is an empty journal."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Journal()
+    journal = Journal()
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line) if line else None
+        if record is not None:
+            journal.records.append(record)
+        elif line and number == len(lines):
+            journal.torn = True
+        elif line:
+            journal.bad_lines.append(number)
+    return journal
+
+
+def number(value: Any) -> float:
+    """A journal value as a float; None, and anything that is no number, is NaN."""
+    if isinstance(value, str):
+        return _NUMBERS.get(value, math.nan)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _parse(line: bytes) -> Record | None:
+    body, mark, rest = line.rpartition(b',"crc":"')
+    if not mark or rest != hex8(crc32c(body)).encode() + b'"}':
+        return None
+    try:
+        record = json.loads(body + b"}")
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,188 @@
+"""A run, opened: its visible steps, its journal, and the weights at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ndt_offline.errors import DamagedError, NdtError, UsageError
+from ndt_offline.run import checkpoint, foreign, journal
+from ndt_offline.run.attempt import Attempt, Entry, Problem, read_attempt, read_json, visible
+from ndt_offline.run.checkpoint import Decoded
+from ndt_offline.run.layout import Layout, Vectors
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT_VERSION = 1
+MAX_CHAIN = 64  # segments hold 32: a longer chain of references is a loop or an attack
+
+
+@dataclass
+class Run:
+    """The directory that one training wrote, or a folder of checkpoints that others wrote."""
+
+    path: Path
+    entries: list[Entry]
+    problems: list[Problem]
+    attempts: list[Attempt] = field(default_factory=list)
+    hidden: int = 0
+    foreign: bool = False
+
+    @property
+    def steps(self) -> list[int]:
+        return [entry.step for entry in self.entries]
+
+    @cached_property
+    def _by_step(self) -> dict[int, Entry]:
+        return {entry.step: entry for entry in self.entries}
+
+    @property
+    def journal(self) -> list[journal.Record]:
+        """The journal records of the visible checkpoints, by step."""
+        shown = {(entry.attempt, entry.step) for entry in self.entries}
+        records = {
+            (attempt.number, record.get("step")): record
+            for attempt in self.attempts
+            for record in attempt.records
+        }
+        return [records[key] for key in sorted(shown & records.keys(), key=lambda k: k[1] or 0)]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the newest attempt with checkpoints was told: loss, every, versions."""
+        told = [dict(a.about) for a in self.attempts if a.entries]
+        return told[-1] if told else {}
+
+    def scalar(self, name: str) -> np.ndarray:
+        """A journal scalar at every visible step, NaN where it was not given."""
+        return np.array([entry.scalars.get(name, np.nan) for entry in self.entries], np.float64)
+
+    @property
+    def scalar_names(self) -> list[str]:
+        return list(dict.fromkeys(name for entry in self.entries for name in entry.scalars))
+
+    def entry(self, step: int) -> Entry:
+        if step not in self._by_step:
+            raise UsageError(
+                f"no checkpoint of step {step}; there are {len(self.entries)}, "
+                f"{self.steps[:1]} to {self.steps[-1:]}",
+                path=self.path,
+                remedy=f"ndt-offline inspect {self.path}",
+            )
+        return self._by_step[step]
+
+    def checkpoint(self, step: int) -> dict[str, torch.Tensor]:
+        """{name: CPU tensor} at `step`, tied names included; both checksums are checked."""
+        from ndt_offline.run.tensors import to_torch
+
+        decoded = Decoder(self).read(self.entry(step))
+        return to_torch(decoded.layout, decoded.vectors)
+
+
+class Decoder:
+    """Decodes checkpoints of a run, remembering the last few so that a segment costs one pass."""
+
+    REMEMBERED = 3
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._recent: dict[tuple[int, int], Decoded] = {}
+        self._layouts: dict[str, Layout] = {}
+        self._all = {(a.number, e.step): e for a in run.attempts for e in a.entries.values()}
+
+    def read(self, entry: Entry, depth: int = 0) -> Decoded:
+        """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
+        key = (entry.attempt, entry.step)
+        if key in self._recent:
+            return self._recent[key]
+        if entry.path is None:
+            raise DamagedError("the weights of this step were dropped", step=entry.step)
+        try:
+            decoded = checkpoint.read(
+                entry.path,
+                entry.size,
+                entry.file_crc,
+                entry.content,
+                self._layout,
+                lambda step: self._base(entry, step, depth),
+            )
+        except NdtError as error:
+            raise error.at(step=entry.step) from None
+        self._remember(key, decoded)
+        return decoded
+
+    def _base(self, entry: Entry, step: int, depth: int) -> Vectors:
+        found = self._all.get((entry.attempt, step))
+        if found is None or step >= entry.step or depth >= MAX_CHAIN:
+            raise DamagedError(f"it builds on step {step}, which is not before it in its attempt")
+        return self.read(found, depth + 1).vectors
+
+    def _remember(self, key: tuple[int, int], decoded: Decoded) -> None:
+        self._recent[key] = decoded
+        while len(self._recent) > self.REMEMBERED:
+            self._recent.pop(next(iter(self._recent)))
+
+    def _layout(self, key: str) -> Layout:
+        if key not in self._layouts:
+            if not key.isalnum():
+                raise DamagedError(f"the tensor table is named {key[:80]!r}")
+            path = self._run.path / "layouts" / f"{key}.json"
+            try:
+                layout = Layout.from_json(path.read_bytes())
+            except OSError:
+                raise DamagedError(f"its tensor table {path.name} is missing") from None
+            if layout.key != key:
+                raise DamagedError(f"its tensor table {path.name} is not what was recorded")
+            self._layouts[key] = layout
+        return self._layouts[key]
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory, or a folder of safetensors checkpoints that other programs wrote.
+
+    Raises UsageError when there is nothing to open; what cannot be used inside is in `.problems`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        found = "is a file, not a directory" if path.exists() else "there is no such directory"
+        raise UsageError(found, path=path, remedy="give the directory a Recorder wrote")
+    if (path / "run.json").exists():
+        return _recorded(path)
+    entries, problems = foreign.discover(path)
+    if not entries:
+        raise UsageError(
+            "holds no run.json and no safetensors file with a step in its name",
+            path=path,
+            remedy="record one: see `Recorder` in README, or `python pipelines/record_mnist.py`",
+        )
+    return Run(path, entries, problems, foreign=True)
+
+
+def _recorded(path: Path) -> Run:
+    about = read_json(path / "run.json")
+    version = about.get("format") if isinstance(about, dict) else None
+    if version != FORMAT_VERSION:
+        raise UsageError(
+            f"run.json says format {version!r}; this version reads {FORMAT_VERSION}",
+            path=path,
+            remedy="pip install --upgrade ndt-offline",
+        )
+    attempts = [read_attempt(folder) for folder in _folders(path)]
+    entries, hidden = visible(attempts)
+    problems = [problem for attempt in attempts for problem in attempt.problems]
+    if not entries:
+        raise UsageError(
+            "the run has no checkpoint yet", path=path, remedy="train for a few steps first"
+        )
+    return Run(path, entries, problems, attempts, hidden)
+
+
+def _folders(path: Path) -> Iterable[Path]:
+    folder = path / "attempts"
+    return sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit())
