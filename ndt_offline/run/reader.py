@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,7 +82,7 @@ class Run:
         """{name: CPU tensor} at `step`, tied names included; both checksums are checked."""
         from ndt_offline.run.tensors import to_torch
 
-        decoded = Decoder(self).read(self.entry(step))
+        decoded = Decoder(self.path, self.entries).read(self.entry(step))
         return to_torch(decoded.layout, decoded.vectors)
 
 
@@ -90,11 +91,13 @@ class Decoder:
 
     REMEMBERED = 3
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Path, entries: Iterable[Entry]) -> None:
+        # What a visible checkpoint builds on is visible too: it has a lower step and the same
+        # attempt.
+        self._folder = run / "layouts"
+        self._entries = {(entry.attempt, entry.step): entry for entry in entries}
         self._recent: dict[tuple[int, int], Decoded] = {}
         self._layouts: dict[str, Layout] = {}
-        self._all = {(a.number, e.step): e for a in run.attempts for e in a.entries.values()}
 
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
         """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
@@ -118,7 +121,7 @@ class Decoder:
         return decoded
 
     def _base(self, entry: Entry, step: int, depth: int) -> Vectors:
-        found = self._all.get((entry.attempt, step))
+        found = self._entries.get((entry.attempt, step))
         if found is None or step >= entry.step or depth >= MAX_CHAIN:
             raise DamagedError(f"it builds on step {step}, which is not before it in its attempt")
         return self.read(found, depth + 1).vectors
@@ -132,15 +135,28 @@ class Decoder:
         if key not in self._layouts:
             if not key.isalnum():
                 raise DamagedError(f"the tensor table is named {key[:80]!r}")
-            path = self._run.path / "layouts" / f"{key}.json"
-            try:
-                layout = Layout.from_json(path.read_bytes())
-            except OSError:
-                raise DamagedError(f"its tensor table {path.name} is missing") from None
-            if layout.key != key:
-                raise DamagedError(f"its tensor table {path.name} is not what was recorded")
-            self._layouts[key] = layout
+            self._layouts[key] = read_layout(self._folder / f"{key}.json")
         return self._layouts[key]
+
+
+def read_layout(path: Path) -> Layout:
+    """A tensor table, checked against the hash that is its name."""
+    try:
+        layout = Layout.from_json(path.read_bytes())
+    except OSError:
+        raise DamagedError(f"its tensor table {path.name} is missing") from None
+    if layout.key != path.stem:
+        raise DamagedError(f"its tensor table {path.name} is not what was recorded")
+    return layout
+
+
+def recorded_layouts(run: Run) -> list[Layout]:
+    """Every readable tensor table of a recorded run."""
+    tables = []
+    for path in sorted((run.path / "layouts").glob("*.json")):
+        with contextlib.suppress(NdtError):  # its checkpoints will say so
+            tables.append(read_layout(path))
+    return tables
 
 
 def open_run(path: str | Path) -> Run:

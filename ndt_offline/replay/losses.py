@@ -1,0 +1,78 @@
+"""The probe's loss and accuracy from a model's output, by the name recorded with the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ndt_offline.errors import UsageError
+
+IGNORED = -100
+
+
+def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tuple[float, float]:
+    """Mean loss over the probe, and the share of right answers where the loss defines one.
+
+    Computed in float64 from the output as it came. NaN where there is nothing to compare with.
+    Raises UsageError where the targets do not fit the output.
+    """
+    if targets is None or name == "none":
+        return math.nan, math.nan
+    if name not in _LOSSES:
+        raise UsageError(f"loss {name!r} is not known", remedy=f"one of: {', '.join(_LOSSES)}")
+    wide = output.double() if not output.is_complex() else output
+    try:
+        loss, accuracy = _LOSSES[name](wide, targets)
+    except (RuntimeError, IndexError, ValueError) as error:
+        shapes = f"output {tuple(output.shape)}, targets {tuple(targets.shape)}"
+        raise UsageError(f"loss {name} does not fit the probe ({shapes}): {error}") from None
+    return float(loss), float(accuracy)
+
+
+def _classes(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [n, classes] and targets [n]; [batch, tokens, classes] and [batch, classes, ...]."""
+    if output.ndim == targets.ndim + 1 and output.shape[:-1] == targets.shape:
+        return output.reshape(-1, output.shape[-1]), targets.reshape(-1)
+    return output.movedim(1, -1).reshape(-1, output.shape[1]), targets.reshape(-1)
+
+
+def _classification(kind: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def both(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if targets.is_floating_point():
+            target_class = targets.argmax(1)
+            hits = output.argmax(1) == target_class
+            return F.cross_entropy(output, targets.double()), hits.double().mean()
+        scores, labels = _classes(output, targets.long())
+        counted = labels != IGNORED
+        hits = scores.argmax(1)[counted] == labels[counted]
+        return kind(scores, labels, ignore_index=IGNORED), hits.double().mean()
+
+    return both
+
+
+def _binary(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    labels = targets.double().reshape(output.shape)
+    hits = (output > 0) == (labels > 0.5)
+    return F.binary_cross_entropy_with_logits(output, labels), hits.double().mean()
+
+
+def _regression(kind: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def both(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if output.numel() != targets.numel():
+            raise ValueError("different numbers of elements")
+        return kind(output, targets.double().reshape(output.shape)), torch.tensor(math.nan)
+
+    return both
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "cross_entropy": _classification(F.cross_entropy),
+    "nll": _classification(F.nll_loss),
+    "mse": _regression(F.mse_loss),
+    "l1": _regression(F.l1_loss),
+    "bce_with_logits": _binary,
+}

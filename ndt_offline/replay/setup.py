@@ -1,0 +1,187 @@
+"""What a replay measures: the choice of layers, and the key by which its results are known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndt_offline.errors import DamagedError, NdtError, UsageError
+from ndt_offline.run.attempt import Problem
+from ndt_offline.run.identity import fingerprint, sha256_file
+from ndt_offline.run.reader import Decoder, Run, recorded_layouts
+from ndt_offline.store.schema import LayerInfo, Space
+
+if TYPE_CHECKING:
+    from ndt_offline.graph import Graph
+    from ndt_offline.graph.layers import Layer
+    from ndt_offline.run.probe import Probe
+
+MEASURE_VERSION = 1  # raised when the numbers a replay gives change
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a user may choose about a replay; everything here changes the key."""
+
+    layers: tuple[str, ...] | None = None
+    shapes: tuple[tuple[str, str], ...] = ()  # (glob, tokens | flatten | channels)
+    center: bool = False
+    upcast: bool = False
+    max_side: int = 2048
+    model: str | None = None
+    probe: str | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A prepared replay: plain data, so that it can travel to workers."""
+
+    run: str
+    key: int
+    loss: str
+    parameters: Parameters
+    activations: tuple[Layer, ...]
+    spaces: tuple[Space, Space]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def about(self) -> dict[str, Any]:
+        """What the store remembers of it, as plain JSON."""
+        return {
+            "key": f"{self.key:016x}",
+            "loss": self.loss,
+            "parameters": asdict(self.parameters),
+            "skipped": [list(pair) for pair in self.skipped],
+            "notes": list(self.notes),
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+@dataclass
+class _Found:
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def setup_key(run: Run, parameters: Parameters) -> int:
+    """Identity of a replay from the files' hashes alone: reads no checkpoint, loads no torch."""
+    files = [run.path / name for name in ("graph.json", "graph.safetensors")]
+    files.append(probe_path(run, parameters))
+    hashes = [sha256_file(path) if path.is_file() else None for path in files]
+    tables = sorted(path.name for path in (run.path / "layouts").glob("*.json"))
+    loss = run.about.get("loss", "none")
+    return fingerprint(MEASURE_VERSION, hashes, tables, loss, asdict(parameters))
+
+
+def probe_path(run: Run, parameters: Parameters) -> Path:
+    return Path(parameters.probe) if parameters.probe else run.path / "probe.safetensors"
+
+
+def prepare(run: Run, parameters: Parameters) -> Setup:
+    """Choose the layers; what cannot be measured is told, and the rest goes on."""
+    from ndt_offline.graph.layers import choose_layers, layer_names, weight_layers
+
+    found = _Found()
+    graph = _forward(run, parameters, found)
+    shapes = _shapes(run)
+    names = {"activations": layer_names(graph) if graph else [], "weights": list(shapes)}
+    globs = _globs_by_space(parameters.layers, names)
+    rules, side = dict(parameters.shapes), parameters.max_side
+    chosen, light = [], []
+    if graph and globs["activations"] != ():
+        chosen, light = choose_layers(graph, globs["activations"], rules, side)
+    weights, heavy = [], []
+    if globs["weights"] != ():
+        weights, heavy = weight_layers(shapes, globs["weights"], side)
+    spaces = (_space("activations", chosen), _space("weights", weights))
+    return Setup(
+        str(run.path),
+        setup_key(run, parameters),
+        str(run.about.get("loss", "none")),
+        parameters,
+        tuple(chosen),
+        spaces,
+        (*light, *heavy),
+        tuple(found.notes),
+        tuple(found.problems),
+    )
+
+
+def load_graph_and_probe(run: Path, parameters: Parameters, probe: Path) -> tuple[Graph, Probe]:
+    """The forward pass and the batch for it; raises NdtError where either is unusable."""
+    from ndt_offline.graph import export_graph, load_graph
+    from ndt_offline.graph.factory import load_factory
+    from ndt_offline.run.probe import load_probe
+
+    batch = load_probe(probe)
+    if batch is None:
+        raise DamagedError("holds no inputs named x", path=probe)
+    if parameters.model:
+        graph = export_graph(load_factory(parameters.model)(), batch.inputs)
+    else:
+        graph = load_graph(run)
+    try:
+        graph.check_inputs(batch.inputs)
+    except NdtError as error:
+        raise error.at(path=probe) from None
+    return graph, batch
+
+
+def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
+    """The graph, or None with the reason noted."""
+    probe = probe_path(run, parameters)
+    if not probe.is_file():
+        if parameters.probe:
+            raise UsageError("there is no such file", path=probe, remedy="give --probe a file")
+        found.notes.append("no probe: weights only; --probe FILE.safetensors (x, y) gives one")
+        return None
+    if not parameters.model and not (run.path / "graph.json").is_file():
+        found.notes.append("no forward graph: weights only; --model package.module:factory gives one")
+        return None
+    try:
+        return load_graph_and_probe(run.path, parameters, probe)[0]
+    except NdtError as error:
+        if parameters.model:
+            raise
+        what = f"{error.what}; activations were left out"
+        remedy = error.remedy or "--probe FILE.safetensors or --model package.module:factory"
+        found.problems.append(Problem(what, str(error.path or run.path), remedy=remedy))
+        return None
+
+
+def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
+    """{tensor: (shape, dtype)} over every tensor table of the run."""
+    tables = recorded_layouts(run)
+    if not tables:  # written by others: the first and the last readable one stand for all
+        decoder = Decoder(run.path, run.entries)
+        for entry in (run.entries[0], run.entries[-1]):
+            with contextlib.suppress(NdtError):
+                tables.append(decoder.read(entry).layout)
+    return {t.name: (t.shape, t.dtype) for table in reversed(tables) for t in table.tensors}
+
+
+def _globs_by_space(
+    globs: tuple[str, ...] | None, names: dict[str, list[str]]
+) -> dict[str, tuple[str, ...] | None]:
+    """The globs that match something in each space; one that matches nothing is a mistake."""
+    if globs is None:
+        return dict.fromkeys(names)
+    hits = {
+        space: tuple(g for g in globs if any(fnmatchcase(name, g) for name in known))
+        for space, known in names.items()
+    }
+    lost = [g for g in globs if all(g not in hit for hit in hits.values())]
+    if lost:
+        known = ", ".join(dict.fromkeys(n for group in names.values() for n in group))
+        raise UsageError(f"--layers {lost[0]!r} matches nothing", remedy=f"there are: {known[:500]}")
+    return hits
+
+
+def _space(name: str, layers: Sequence[Layer]) -> Space:
+    infos = (LayerInfo(x.name, x.kind, x.rows, x.columns) for x in layers)
+    return Space(name, tuple(infos))

@@ -1,0 +1,116 @@
+"""A store, read: series by layer and metric, signals, and the answers derived from them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ndt_offline.errors import UsageError
+from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
+
+SPACES = ("activations", "weights")
+
+
+@dataclass(frozen=True)
+class SeriesId:
+    """Where a series comes from."""
+
+    space: str
+    layer: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.space}/{self.layer}/{self.metric}"
+
+
+class Results:
+    """Reads a store that `analyze` made. Raises UsageError where there is none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.root = open_root(self.path)
+        except (FileNotFoundError, ValueError, KeyError, zarr.errors.GroupNotFoundError):
+            raise UsageError(
+                "holds no analysis", path=self.path, remedy=f"ndt-analyze {self.path.parent}"
+            ) from None
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return dict(self.root.attrs)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        return np.asarray(self.root["records/step"][:])
+
+    @cached_property
+    def fingerprints(self) -> np.ndarray:
+        return np.asarray(self.root["records/spectra"][:])
+
+    @cached_property
+    def outcomes(self) -> np.ndarray:
+        return np.asarray(self.root["records/outcome"][:])
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Rows whose checkpoint was read and measured."""
+        return self.outcomes == OUTCOME["ok"]
+
+    def unusable(self) -> list[tuple[int, str]]:
+        """(step, why) of every row that could not be fully measured."""
+        rows = np.flatnonzero((self.outcomes != OUTCOME["ok"]) & (self.fingerprints != 0))
+        problems = self.root["records/problem"][:] if len(rows) else []
+        return [(int(self.steps[row]), str(problems[row])) for row in rows]
+
+    def space(self, name: str) -> Space:
+        group = self.root[name]
+        columns = (group[key][:].tolist() for key in ("layer", "kind", "rows", "columns"))
+        infos = zip(*columns, strict=True) if group["layer"].shape[0] else ()
+        return Space(name, tuple(LayerInfo(str(a), str(b), c, d) for a, b, c, d in infos))
+
+    @cached_property
+    def spaces(self) -> tuple[Space, Space]:
+        return self.space("activations"), self.space("weights")
+
+    def spectra(self, space: str, rows: slice = slice(None)) -> np.ndarray:
+        """Singular values [step, layer, component], NaN-padded."""
+        return np.asarray(self.root[f"{space}/singular_values"][rows])
+
+    def metric(self, space: str, metric: str) -> np.ndarray:
+        """A metric's series [step, layer]."""
+        return np.asarray(self.root[f"{space}/{metric}"][:])
+
+    def signal(self, name: str) -> np.ndarray:
+        """A journal scalar or, with `probe_` before it, a quantity of the probe: [step]."""
+        signals = self.root["signals"]
+        if name.startswith("probe_"):
+            quantities = signals["quantity"][:].tolist()
+            return np.asarray(signals["probe"][:, quantities.index(name.removeprefix("probe_"))])
+        if name not in signals:
+            return np.full(len(self.steps), np.nan)
+        return np.asarray(signals[name][:])
+
+    def not_finite(self, space: str) -> np.ndarray:
+        """How many steps of each layer had NaN or infinite entries: [layer]."""
+        status = np.asarray(self.root[f"{space}/status"][:])
+        return (status == STATUS["not_finite"]).sum(0)
+
+    def content_key(self) -> str:
+        """Identity of everything the spectra say: changes when any row does."""
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.steps, self.fingerprints, self.outcomes):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def newest(self) -> zarr.Group | None:
+        """The group of the last question asked."""
+        key = self.root.attrs.get("newest")
+        derived = self.root["derived"]
+        return derived[str(key)] if key is not None and str(key) in derived else None

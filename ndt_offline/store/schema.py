@@ -1,0 +1,212 @@
+"""The store: a Zarr v3 hierarchy that xarray opens as it is.
+
+    records/      step; one fingerprint per row and measure (0 = not done), outcome, problem
+    signals/      step; probe [step, quantity]; journal scalars [step]
+    activations/  step, layer, component; singular_values, status; rows, columns, kind; metrics
+    weights/      the same
+    derived/      one group per question asked of the spectra
+
+Only the driver changes structure (this module) ; tasks write whole chunks along `step`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+SCHEMA_VERSION = 1
+MAX_CHUNK = 16 * 2**20
+WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
+
+STATUS = {"not_computed": 0, "ok": 1, "not_finite": 2, "absent": 3}
+OUTCOME = {"not_done": 0, "ok": 1, "damaged": 2, "refused": 3, "failed": 4}
+QUANTITIES = ("loss", "accuracy", "loss_val", "accuracy_val")
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A measured layer: its matrix is [rows, columns]."""
+
+    name: str
+    kind: str
+    rows: int
+    columns: int
+
+    @property
+    def components(self) -> int:
+        return min(self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The measured layers of `activations` or of `weights`."""
+
+    name: str
+    layers: tuple[LayerInfo, ...]
+
+    @property
+    def width(self) -> int:
+        return max((layer.components for layer in self.layers), default=0)
+
+
+def block_length(rows: int) -> int:
+    """Rows per task and chunk, fixed when the store is made."""
+    return 64 if rows <= 20_000 else 512
+
+
+def create(path: Path, spaces: Sequence[Space], rows: int, attrs: Mapping[str, Any]) -> zarr.Group:
+    """Make an empty store for these layers; `grow` gives it rows."""
+    block = block_length(rows)
+    root = zarr.create_group(path, overwrite=True)
+    records = root.create_group("records")
+    _stepped(records, "spectra", "uint64", block, long_name="fingerprint of what was replayed")
+    _stepped(records, "outcome", "uint8", block, **_flags(OUTCOME))
+    _stepped(records, "problem", str, block, long_name="why a checkpoint could not be used")
+    signals = root.create_group("signals")
+    _coordinate(signals, "quantity", np.array(QUANTITIES, dtype=object), str)
+    _array(
+        signals,
+        "probe",
+        (0, len(QUANTITIES)),
+        (block, len(QUANTITIES)),
+        "float64",
+        ("step", "quantity"),
+        long_name="loss and accuracy on the probe",
+    )
+    for space in spaces:
+        _create_space(root.create_group(space.name), space, block)
+    root.create_group("derived")
+    for name in ("records", "signals", *(s.name for s in spaces)):
+        _stepped(root[name], "step", "int64", WIDE, long_name="training step", units="updates")
+    root.attrs.update({"schema": SCHEMA_VERSION, "block": block, **attrs})
+    return root
+
+
+def open_root(path: Path) -> zarr.Group:
+    """The root group as it is on disk, never as consolidated metadata remember it."""
+    return zarr.open_group(path, mode="r+", use_consolidated=False)
+
+
+def grow(root: zarr.Group, steps: np.ndarray, unchanged: int) -> None:
+    """Give the store these steps; rows from `unchanged` on are new or superseded.
+
+    Shrinking to `unchanged` first drops whole chunks; what stays of a partial one is cleared.
+    """
+    rows = len(steps)
+    for name in ("records", "signals", "activations", "weights"):
+        if name not in root:
+            continue
+        for key, array in root[name].arrays():
+            if "step" not in (array.metadata.dimension_names or ()):
+                continue
+            if key == "step":
+                array.resize((rows,))
+                array[:] = steps
+                continue
+            if array.shape[0] > unchanged:
+                array[unchanged:] = array.fill_value
+                array.resize((unchanged, *array.shape[1:]))
+            array.resize((rows, *array.shape[1:]))
+
+
+def put_series(group: zarr.Group, name: str, dims: tuple[str, ...], values: Any, **about: Any) -> None:
+    """Write a whole array that the driver owns, made if it is missing."""
+    values = np.asarray(values)
+    if name not in group or group[name].shape != values.shape:
+        if name in group:
+            del group[name]
+        chunks = tuple(min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True))
+        dtype = str if values.dtype.kind in "OU" else values.dtype
+        _array(group, name, values.shape, chunks, dtype, dims, **about)
+    if values.size:
+        group[name][...] = values
+    group[name].attrs.update(about)
+
+
+def forget_consolidated(path: Path) -> None:
+    """Drop consolidated metadata before the structure changes: stale ones hide rows."""
+    file = path / "zarr.json"
+    about = json.loads(file.read_bytes())
+    if about.pop("consolidated_metadata", None) is not None:
+        temporary = file.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(about, indent=2))
+        temporary.replace(file)
+
+
+def consolidate(path: Path) -> None:
+    """The very last act: one read then opens the whole hierarchy."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # Zarr warns that other readers may ignore it, which does no harm.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(path)
+
+
+def _create_space(group: zarr.Group, space: Space, block: int) -> None:
+    count, width = len(space.layers), space.width
+    per_chunk = max(1, min(count, MAX_CHUNK // max(1, 8 * block * width)))
+    _array(
+        group,
+        "singular_values",
+        (0, count, width),
+        (block, per_chunk, max(width, 1)),
+        "float64",
+        ("step", "layer", "component"),
+        long_name="singular values, descending; NaN beyond a layer's smaller side",
+    )
+    _array(group, "status", (0, count), (block, max(count, 1)), "uint8", ("step", "layer"), **_flags(STATUS))
+    _coordinate(group, "layer", np.array([x.name for x in space.layers], dtype=object), str)
+    _coordinate(group, "component", np.arange(width), "int64")
+    for key, values, about in (
+        ("rows", [x.rows for x in space.layers], "rows of the layer's matrix"),
+        ("columns", [x.columns for x in space.layers], "columns of the layer's matrix"),
+    ):
+        put_series(group, key, ("layer",), np.array(values, np.int64), long_name=about)
+    kinds = np.array([x.kind for x in space.layers], dtype=object)
+    put_series(group, "kind", ("layer",), kinds, long_name="operation that makes the layer")
+
+
+def _flags(table: Mapping[str, int]) -> dict[str, Any]:
+    return {"flag_values": list(table.values()), "flag_meanings": " ".join(table)}
+
+
+def _stepped(group: Any, name: str, dtype: Any, chunk: int, **about: Any) -> None:
+    _array(group, name, (0,), (chunk,), dtype, ("step",), **about)
+
+
+def _coordinate(group: zarr.Group, name: str, values: np.ndarray, dtype: Any) -> None:
+    _array(group, name, values.shape, (max(len(values), 1),), dtype, (name,))
+    if len(values):
+        group[name][:] = values
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,
+    dims: tuple[str, ...],
+    **about: Any,
+) -> None:
+    floating = dtype is not str and np.dtype(dtype).kind == "f"
+    fill: Any = math.nan if floating else ("" if dtype is str else 0)
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(n, 1) for n in chunks),
+        dtype=dtype,
+        compressors=[ZstdCodec(level=1, checksum=True)],
+        fill_value=fill,
+        dimension_names=dims,
+        attributes=about,
+    )
