@@ -52,9 +52,10 @@ class Detector:
         return known | given
 
 
+_HERE = "ndt_offline.detect."
 DETECTORS: dict[str, Detector] = {
-    d.name: d
-    for d in (Detector("zscore", "ndt_offline.detect.rolling:zscore", sweeps=True, floor=2.0),)
+    "steps": Detector("steps", _HERE + "gls:find_steps", sweeps=True, floor=4.0),
+    "zscore": Detector("zscore", _HERE + "rolling:zscore", sweeps=True, floor=2.0),
 }
 
 
