@@ -29,7 +29,7 @@ def p_value(T: Array, points: int | Array) -> Array:
     return -np.expm1(-np.asarray(points) / 1000 * np.exp(RATE - FALL * np.abs(T)))
 
 
-def describe(x: Array, found: Search, ranking: Ranking) -> dict[str, Array]:
+def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, Array]:
     """Columns [k] of the candidates of one clean piece [n].
 
     low, high: offsets in points; the others as in `Transition`.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndt_offline.detect.elimination import REFERENCE, Ranking, eliminate
-from ndt_offline.detect.evidence import describe, p_value
+from ndt_offline.detect.evidence import describe_steps, p_value
 from ndt_offline.detect.glitches import without_glitches
 from ndt_offline.detect.noise import fit_noise
 from ndt_offline.detect.pieces import split
 from ndt_offline.detect.search import Search, search
 from ndt_offline.detect.tails import GAUSSIAN, t_statistics
-from ndt_offline.detect.transition import FIELDS, Array, Points, Steps, Transition, from_columns
+from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
 from ndt_offline.detect.transition import to_columns as _columns
 
 TAILS = 4.5
@@ -42,24 +44,37 @@ def fit(values: Array, points: Points) -> Fit:
     return Fit(points, clean, glitches, found, ranking, Tt, nu)
 
 
-def candidates(values: Array, steps: Steps) -> tuple[dict[str, Array], int, list[Fit]]:
+def candidates(
+    values: Array, steps: Steps, describe: bool = True
+) -> tuple[dict[str, Any], int, list[Fit]]:
     """Every candidate step of a series with its evidence, whatever the threshold.
 
-    Returns columns (the fields of `Transition`, sorted by index), a status code of
-    `pieces.STATUS`, and the fits that matched noise is drawn from.
+    Returns columns (the fields of `Transition`, sorted by index; without `describe` only what a
+    count needs), a status code of `pieces.STATUS`, and the fits that matched noise is drawn from.
     """
     status, pieces = split(values, steps)
     fits = [fit(values, points) for points in pieces]
     tested = sum(map(len, pieces))
-    parts = [_evidence(f, steps, tested) for f in fits]
+    parts = [_evidence(f, steps, tested) if describe else _ranks(f) for f in fits]
     if not parts:
         return dict(_columns([])), status, fits
-    return {name: np.concatenate([p[name] for p in parts]) for name in FIELDS}, status, fits
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, status, fits
 
 
-def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Array]:
+def _ranks(f: Fit) -> dict[str, Array]:
+    nu = np.full(len(f.Tt), f.nu)
+    return {"index": f.points[f.found.at], "drops_out": f.ranking.drops_out, "Tt": f.Tt, "nu": nu}
+
+
+def standing(f: Fit) -> tuple[Points, Array]:
+    """Positions in the piece, and sizes, of the steps that stand at the defaults."""
+    keep = accepted(_ranks(f), REFERENCE)
+    return f.found.at[keep], f.ranking.sizes[keep]
+
+
+def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
-    columns = describe(f.clean, found, ranking)
+    columns = describe_steps(f.clean, found, ranking)
     last = len(f.points) - 1
     at = {name: f.points[np.clip(found.at + columns[name], 0, last)] for name in ("low", "high")}
     return columns | {
@@ -77,7 +92,9 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Array]:
     }
 
 
-def accepted(columns: dict[str, Array], threshold: float, tails: float = TAILS) -> Array:
+def accepted(
+    columns: dict[str, Any], threshold: float, tails: float = TAILS
+) -> NDArray[np.bool_]:
     """Which candidates are transitions: still in at the threshold and, where the innovations
     have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
     return (columns["drops_out"] >= threshold) & (

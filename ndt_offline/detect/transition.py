@@ -61,19 +61,22 @@ FIELDS = tuple(field.name for field in fields(Transition))
 
 
 def to_columns(transitions: list[Transition]) -> dict[str, NDArray[Any]]:
-    """One array per field of `Transition`; empty arrays for an empty list."""
-    return {
-        name: np.asarray([getattr(t, name) for t in transitions], kind_of(name)) for name in FIELDS
+    """One array per field of `Transition`; empty arrays for an empty list.
+
+    `index` is int64, `step` keeps its kind (whole numbers stay whole), all else is float64.
+    """
+    columns = {
+        name: np.asarray([getattr(t, name) for t in transitions], np.float64) for name in FIELDS
     }
+    columns["index"] = columns["index"].astype(np.int64)
+    if all(isinstance(t.step, int) for t in transitions):
+        columns["step"] = columns["step"].astype(np.int64)
+    return columns
 
 
 def from_columns(columns: Columns) -> list[Transition]:
     """The transitions that `to_columns` took apart; columns that are absent stay NaN."""
     names = [name for name in FIELDS if name in columns]
-    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    rows = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
     return [Transition(**dict(zip(names, row, strict=True))) for row in rows]
 
-
-def kind_of(name: str) -> type:
-    """The dtype of a column: whole numbers for `index`, float64 for all else."""
-    return np.int64 if name == "index" else np.float64
