@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from ndt_offline.relate.couplings import STATUS, Coupling, correlate, couplings_table
+from ndt_offline.relate.couplings import (
+    STATUS,
+    Coupling,
+    correlate,
+    coupling_records,
+    couplings_table,
+)
 
-__all__ = ["STATUS", "Coupling", "correlate", "couplings_table"]
+__all__ = ["STATUS", "Coupling", "correlate", "coupling_records", "couplings_table"]

@@ -8,9 +8,10 @@ from ndt_offline.relate.ranks import Floats
 
 
 def simes(parts: Floats) -> Floats:
-    """Simes's combination over the last axis: min_i p_(i) * m / i of the m ordered p (Simes 1986).
+    """Simes (1986) over the last axis: min_i p_(i) * m / i of the m ordered p.
 
-    Valid for independent and for positively dependent parts. NaN parts are left out; NaN if all are.
+    Valid for independent and for positively dependent parts. NaN parts are left out; where all
+    are NaN so is the result.
     """
     ordered = np.sort(parts, axis=-1)  # NaN last
     m = np.sum(~np.isnan(ordered), axis=-1, keepdims=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ndt_offline.errors import UsageError
-from ndt_offline.relate.gaps import blocks, checked_steps
-from ndt_offline.relate.ranks import Floats, share_of_ties, unit_ranks
+from ndt_offline.relate.beyond import BEYOND, SHORTEST, beyond_columns
+from ndt_offline.relate.combine import benjamini_hochberg
+from ndt_offline.relate.gaps import checked_steps, regular_grid
+from ndt_offline.relate.levels import SMOOTHED, Columns, level_columns, smoothed_columns
+from ndt_offline.relate.ranks import Floats
+from ndt_offline.relate.serial import interval_of_rho
 
 # 0 is what a store holds before anything was computed.
 STATUS = (
@@ -26,112 +29,154 @@ STATUS = (
 )
 CODE = {name: code for code, name in enumerate(STATUS)}
 MOST_TIED = 0.5
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """One series against one target. Numbers that could not be computed are NaN; `status` says why."""
+    """One series against one target. A number that could not be computed is NaN; `status` says why.
+
+    rho, low, high        Spearman's rho of the levels and its interval (95 %, by effective n)
+    rho_time              rho of training time itself with the target: read rho beside it
+    rho_series_time       rho of training time with the series
+    partial               rho of series and target given time
+    p                     the p: Simes of p_shift, p_detrended, p_differenced
+    q                     Benjamini-Hochberg over all pairs of the call
+    p_shift               truncated time shift; never below 1/41
+    rho_detrended, p_...  minus the centred mean of 51, divided by the rolling volatility
+    rho_differenced, ...  first differences, divided by the rolling volatility
+    lag, lag_low, _high   in steps, > 0: the series leads; of the detrended pair
+    n, n_effective, ties  complete samples, what they are worth, share of tied samples
+    rho_smooth, ...       after `smooth`, where asked for; beside, never instead of, rho
+    """
 
     series: int
     target: int
-    n: int
     status: str
+    n: int
     rho: float
+    low: float
+    high: float
     rho_time: float
     rho_series_time: float
     partial: float
+    p: float
+    q: float
+    p_shift: float
+    rho_detrended: float
+    p_detrended: float
+    rho_differenced: float
+    p_differenced: float
+    lag: float
+    lag_low: float
+    lag_high: float
+    n_effective: float
     ties: float
-    p: float = np.nan
+    rho_smooth: float
+    rho_time_smooth: float
+    partial_smooth: float
 
-
-def couplings_table(
-    series: ArrayLike, targets: ArrayLike, steps: ArrayLike | None = None
-) -> dict[str, np.ndarray[Any, Any]]:
-    """`correlate` as columns: {field of Coupling: array [k, t]}; `status` is a uint8 code."""
-    x, y = _matrix(series, "series"), _matrix(targets, "targets")
-    if x.shape[1] != y.shape[1]:
-        raise UsageError(f"series have {x.shape[1]} samples, targets {y.shape[1]}")
-    checked_steps(steps, x.shape[1])
-    return _levels(x, y)
+    @property
+    def coupled(self) -> bool:
+        """Whether the pair is coupled beyond the common clock: q <= .05."""
+        return self.q <= ALPHA
 
 
 def correlate(
-    series: ArrayLike, targets: ArrayLike, steps: ArrayLike | None = None
+    series: ArrayLike,
+    targets: ArrayLike,
+    steps: ArrayLike | None = None,
+    *,
+    smooth: int | None = None,
+    level: float = 0.95,
 ) -> list[Coupling]:
-    """Every series [k, n] against every target [t, n]: k*t records, series-major."""
-    table = couplings_table(series, targets, steps)
+    """Every series [k, n] against every target [t, n]: k*t records, series-major.
+
+    steps    the training step of each sample [n], increasing; default 0..n-1. Uneven steps are
+             brought onto their commonest spacing for the tests that need a clock; where that
+             fails the status is "irregular steps" and p is NaN
+    smooth   also give rho after a centred mean of this many samples of both
+    level    of the confidence interval of rho
+
+    NaN and infinite samples are missing; a pair is compared on the samples both have. Raises
+    UsageError for shapes that do not fit and steps that do not increase. A small p says that two
+    series fluctuate together beyond their trends; it does not say that one drives the other.
+    """
+    return coupling_records(couplings_table(series, targets, steps, smooth=smooth, level=level))
+
+
+def coupling_records(table: Columns) -> list[Coupling]:
+    """The rows of a `couplings_table`, series-major."""
     k, t = table["rho"].shape
+    rows = {name: column.ravel().tolist() for name, column in table.items()}
+    rows["status"] = [STATUS[code] for code in rows["status"]]
     return [
-        Coupling(
-            series=i,
-            target=j,
-            n=int(table["n"][i, j]),
-            status=STATUS[table["status"][i, j]],
-            **{
-                name: float(column[i, j])
-                for name, column in table.items()
-                if name not in ("n", "status")
-            },
-        )
-        for i in range(k)
-        for j in range(t)
+        Coupling(i // t, i % t, **{name: row[i] for name, row in rows.items()})
+        for i in range(k * t)
     ]
 
 
-def _matrix(values: ArrayLike, name: str) -> Floats:
-    matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if matrix.ndim != 2:
-        raise UsageError(f"{name} must be [rows, samples], not {matrix.shape}")
-    return np.where(np.isfinite(matrix), matrix, np.nan)
-
-
-def _levels(x: Floats, y: Floats) -> dict[str, np.ndarray[Any, Any]]:
-    shape = (len(x), len(y))
-    names = ("rho", "rho_time", "rho_series_time", "partial", "ties")
-    table: dict[str, np.ndarray[Any, Any]] = {name: np.full(shape, np.nan) for name in names}
-    table["n"] = np.zeros(shape, dtype=np.int64)
-    table["status"] = np.full(shape, CODE["too short"], dtype=np.uint8)
-    for block in blocks(x, y):
-        n = int(block.keep.sum())
-        at = np.ix_(block.rows, block.columns)
-        table["n"][at] = n
-        if n < 3:
-            continue
-        a, b = x[block.rows][:, block.keep], y[block.columns][:, block.keep]
-        for name, column in _level_block(a, b).items():
-            table[name][at] = column
+def couplings_table(
+    series: ArrayLike,
+    targets: ArrayLike,
+    steps: ArrayLike | None = None,
+    *,
+    smooth: int | None = None,
+    level: float = 0.95,
+) -> Columns:
+    """`correlate` as columns: {field of `Coupling`: array [k, t]}; `status` is a uint8 code."""
+    x, y = _matrix(series, "series"), _matrix(targets, "targets")
+    if x.shape[1] != y.shape[1]:
+        raise UsageError(
+            f"the series have {x.shape[1]} samples, the targets {y.shape[1]}",
+            remedy="give series and targets of the same steps",
+        )
+    if smooth is not None and smooth < 1:
+        raise UsageError(f"smooth={smooth} is no number of samples")
+    clock = checked_steps(steps, x.shape[1])
+    table = level_columns(x, y)
+    table["n"] = np.isfinite(x).astype(np.int64) @ np.isfinite(y).astype(np.int64).T
+    table |= _beyond(x, y, clock)
+    table["status"] = _status(x, y, table, irregular=regular_grid(clock, x.shape[1]) is None)
+    table["low"], table["high"] = interval_of_rho(table["rho"], table["n_effective"], level)
+    table["q"] = benjamini_hochberg(table["p"])
+    empty = np.full(table["rho"].shape, np.nan)
+    table |= (
+        smoothed_columns(x, y, smooth) if smooth else {f"{name}_smooth": empty for name in SMOOTHED}
+    )
     return table
 
 
-def _level_block(a: Floats, b: Floats) -> dict[str, np.ndarray[Any, Any]]:
-    ra, rb = unit_ranks(a), unit_ranks(b)
-    clock = unit_ranks(np.arange(a.shape[1], dtype=np.float64)[None])[0]
-    shape = (len(a), len(b))
-    rho = np.clip(ra @ rb.T, -1, 1)
-    own = np.broadcast_to((ra @ clock)[:, None], shape)
-    time = np.broadcast_to((rb @ clock)[None, :], shape)
-    ties = np.maximum(share_of_ties(a)[:, None], share_of_ties(b)[None, :])
-    status = np.full(shape, CODE["ok"], dtype=np.uint8)
-    status[ties > MOST_TIED] = CODE["many ties"]
-    status[:, np.isnan(rb[:, 0])] = CODE["constant target"]
-    status[np.isnan(ra[:, 0])] = CODE["constant series"]
-    return {
-        "rho": rho,
-        "rho_time": time,
-        "rho_series_time": own,
-        "partial": partial_rho(rho, own, time),
-        "ties": ties,
-        "status": status,
-    }
+def _matrix(values: ArrayLike, name: str) -> Floats:
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim == 1 and matrix.size:
+        matrix = matrix[None]
+    if matrix.ndim != 2:
+        raise UsageError(f"{name} must be an array [rows, samples], not of shape {matrix.shape}")
+    finite = np.isfinite(matrix)
+    return matrix if finite.all() else np.where(finite, matrix, np.nan)
 
 
-def partial_rho(rho: Floats, own: Floats, time: Floats) -> Floats:
-    """Rank correlation given time: (r - r_x r_y) / sqrt((1 - r_x^2)(1 - r_y^2)).
+def _beyond(x: Floats, y: Floats, clock: Floats | None) -> Columns:
+    grid = regular_grid(clock, x.shape[1])
+    if grid is None:
+        return {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
+    even = grid.source.shape[0] == x.shape[1]
+    columns = beyond_columns(*(rows if even else grid.place(rows) for rows in (x, y)))
+    for name in ("lag", "lag_low", "lag_high"):
+        columns[name] = columns[name] * grid.spacing
+    return columns
 
-    r_x, r_y are the rho of series and of target with time. It removes what is linear in the rank
-    of time, no more: a shared bend stays. NaN where either is time itself.
-    """
-    rest = (1 - own**2) * (1 - time**2)
-    free = rest > 1e-12
-    root = np.sqrt(np.where(free, rest, 1.0))
-    return np.where(free, np.clip((rho - own * time) / root, -1, 1), np.nan)
+
+def _status(x: Floats, y: Floats, table: Columns, irregular: bool) -> NDArray[np.uint8]:
+    n, rho = table["n"], table["rho"]
+    status = np.full(rho.shape, CODE["ok"], dtype=np.uint8)
+    status[table["ties"] > MOST_TIED] = CODE["many ties"]
+    status[n < x.shape[1]] = CODE["gaps filled"]
+    status[np.isnan(table["n_effective"])] = CODE["too many gaps"]
+    if irregular:
+        status[:] = CODE["irregular steps"]
+    status[n < SHORTEST] = CODE["too short"]
+    status[np.isnan(rho) & np.isnan(table["rho_time"]) & (n >= 3)] = CODE["constant target"]
+    status[np.isnan(rho) & np.isnan(table["rho_series_time"]) & (n >= 3)] = CODE["constant series"]
+    return status

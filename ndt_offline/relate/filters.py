@@ -38,7 +38,7 @@ def centred_mean(values: Floats, window: int) -> Floats:
 
 
 def _window_sums(values: Floats, low: NDArray[np.intp], high: NDArray[np.intp]) -> Floats:
-    # Sums from the row's first value: a running sum of a large constant would lose the small digits.
+    # Sums from the row's first value: a running sum of a large constant loses the small digits.
     offset = values[:, :1]
     running = np.zeros((len(values), values.shape[1] + 1))
     np.cumsum(values - offset, axis=1, out=running[:, 1:])

@@ -33,7 +33,9 @@ def _patterns(values: Floats) -> list[tuple[Ints, Bools]]:
     """Rows grouped by which samples are finite."""
     present = np.isfinite(values)
     if present.all():
-        return [(np.arange(len(values)), np.ones(values.shape[1], dtype=bool))] if len(values) else []
+        return (
+            [(np.arange(len(values)), np.ones(values.shape[1], dtype=bool))] if len(values) else []
+        )
     groups: dict[bytes, list[int]] = {}
     packed = np.packbits(present, axis=1)
     for row, key in enumerate(packed):
@@ -72,7 +74,7 @@ def fill(values: Floats, keep: Bools) -> Floats:
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular grid of steps: where each of its points is found among the samples (-1: nowhere)."""
+    """A regular grid of steps: the sample at each of its points, -1 where there is none."""
 
     spacing: float
     source: Ints

@@ -6,6 +6,8 @@ import numpy as np
 
 from ndt_offline.relate.ranks import Floats
 
+FEWEST_EFFECTIVE = 40
+
 
 def autocorrelation(units: Floats, lags: int) -> Floats:
     """Autocorrelation at lags 1..lags of rows [k, n] of mean 0 and length 1: [k, lags]."""
@@ -40,7 +42,7 @@ def p_of_rho(rho: Floats, n_effective: Floats) -> Floats:
 
 
 def interval_of_rho(rho: Floats, n_effective: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Confidence interval of Spearman's rho: tanh(artanh(rho) -+ z sqrt((1 + rho^2/2)/(n_eff - 3))).
+    """Interval of Spearman's rho: tanh(artanh(rho) -+ z sqrt((1 + rho^2/2) / (n_eff - 3))).
 
     Fisher's transform with the variance of Bonett and Wright (2000) and n replaced by the
     effective n. With fewer than 4 effective pairs it is [-1, 1]: nothing is known.
@@ -56,3 +58,16 @@ def interval_of_rho(rho: Floats, n_effective: Floats, level: float = 0.95) -> tu
     exact = (np.abs(rho) == 1) & ~unknown
     low, high = np.where(unknown, -1.0, low), np.where(unknown, 1.0, high)
     return np.where(exact, rho, low), np.where(exact, rho, high)
+
+
+def p_of_pairs(units_x: Floats, units_y: Floats) -> tuple[Floats, Floats]:
+    """rho and its p [k, t] for ranked rows [k, n] and [t, n] of length 1.
+
+    p is 1 where the pair is worth fewer than 40 samples (n / 40 of a short pair, at least 5): two smooth curves, each made of a few
+    slow bends, always agree or disagree, and prove nothing by it.
+    """
+    rho = np.clip(units_x @ units_y.T, -1, 1)
+    n_effective = effective_n(units_x, units_y)
+    p = p_of_rho(rho, n_effective)
+    least = max(5.0, min(FEWEST_EFFECTIVE, units_x.shape[1] / 40))
+    return rho, np.where((n_effective < least) & ~np.isnan(rho), 1.0, p)
