@@ -40,7 +40,7 @@ class Search:
     whiten [B, B]: bin means times this have covariance 1. base [2, B]: orthonormal rows spanning
     the straight lines; line [2, 2] turns its coefficients into (value at t = 0, slope).
     places [F]: possible breakpoints; columns [F, B]: their hinges, whitened, straight lines taken
-    out; gram [F, F]; coarse: the places looked at first, for one break and for pairs of breaks.
+    out; gram [F, F]; pairs [2, P]: the pairs of places, a bin apart each, that are looked at first.
     """
 
     bins: Bins
@@ -51,7 +51,6 @@ class Search:
     hinges: Floats
     columns: Floats
     gram: Floats
-    singles: NDArray[np.intp]
     pairs: NDArray[np.intp]
 
 
@@ -75,7 +74,6 @@ def prepare(bins: Bins, covariance: Floats) -> Search:
         hinges,
         columns,
         columns @ columns.T,
-        coarse,
         np.stack([coarse[i], coarse[j]]),
     )
 
