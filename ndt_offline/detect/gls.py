@@ -1,0 +1,118 @@
+"""The `steps` detector: generalised-least-squares step filters. The story, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndt_offline.detect.elimination import REFERENCE, Ranking, eliminate
+from ndt_offline.detect.evidence import describe_steps, p_value
+from ndt_offline.detect.glitches import without_glitches
+from ndt_offline.detect.noise import fit_noise
+from ndt_offline.detect.pieces import split
+from ndt_offline.detect.search import Search, search
+from ndt_offline.detect.tails import GAUSSIAN, t_statistics
+from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
+from ndt_offline.detect.transition import to_columns as _columns
+
+TAILS = 4.5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One piece of a series, explained: its points, what is left without glitches, candidates."""
+
+    points: Points
+    clean: Array
+    glitches: Array
+    found: Search
+    ranking: Ranking
+    Tt: Array
+    nu: float
+
+
+def fit(values: Array, points: Points) -> Fit:
+    """Glitches out, candidates in, ranked, checked for heavy tails."""
+    x = values[points]
+    clean, glitches = without_glitches(x, fit_noise(x))
+    found = search(clean)
+    ranking = eliminate(found)
+    Tt, nu = t_statistics(clean, found, ranking)
+    return Fit(points, clean, glitches, found, ranking, Tt, nu)
+
+
+def candidates(
+    values: Array, steps: Steps, describe: bool = True
+) -> tuple[dict[str, Any], int, list[Fit]]:
+    """Every candidate step of a series with its evidence, whatever the threshold.
+
+    Returns columns (the fields of `Transition`, sorted by index; without `describe` only what a
+    count needs), a status code of `pieces.STATUS`, and the fits that matched noise is drawn from.
+    """
+    status, pieces = split(values, steps)
+    fits = [fit(values, points) for points in pieces]
+    tested = sum(map(len, pieces))
+    parts = [_evidence(f, steps, tested) if describe else _ranks(f) for f in fits]
+    if not parts:
+        return dict(_columns([])), status, fits
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, status, fits
+
+
+def _ranks(f: Fit) -> dict[str, Array]:
+    nu = np.full(len(f.Tt), f.nu)
+    return {"index": f.points[f.found.at], "drops_out": f.ranking.drops_out, "Tt": f.Tt, "nu": nu}
+
+
+def standing(f: Fit) -> tuple[Points, Array]:
+    """Positions in the piece, and sizes, of the steps that stand at the defaults."""
+    keep = accepted(_ranks(f), REFERENCE)
+    return f.found.at[keep], f.ranking.sizes[keep]
+
+
+def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
+    found, ranking = f.found, f.ranking
+    columns = describe_steps(f.clean, found, ranking)
+    last = len(f.points) - 1
+    at = {name: f.points[np.clip(found.at + columns[name], 0, last)] for name in ("low", "high")}
+    return columns | {
+        "index": f.points[found.at],
+        "step": steps[f.points[found.at]],
+        "low": steps[at["low"]],
+        "high": steps[at["high"]],
+        "size": ranking.sizes,
+        "T": ranking.T,
+        "Tt": f.Tt,
+        "nu": np.full(len(found.at), f.nu),
+        "p": p_value(ranking.T, tested),
+        "width": np.array(found.bank.halves, np.float64)[found.row],
+        "drops_out": ranking.drops_out,
+    }
+
+
+def accepted(
+    columns: dict[str, Any], threshold: float, tails: float = TAILS
+) -> NDArray[np.bool_]:
+    """Which candidates are transitions: still in at the threshold and, where the innovations
+    have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
+    return (columns["drops_out"] >= threshold) & (
+        (columns["nu"] >= GAUSSIAN) | (np.abs(columns["Tt"]) >= tails)
+    )
+
+
+def find_steps(
+    values: Array, steps: Steps, threshold: float = REFERENCE, tails: float = TAILS
+) -> list[Transition]:
+    """Steps in a series that may trend, wander, calm down and have glitches.
+
+    T is the generalised-least-squares estimate of a step under AR(4) noise with local volatility,
+    over its standard error; half widths 16 to 128 points, a trend allowed for. Steps are kept by
+    backward elimination at |T| >= threshold. Blind to the first and last 16 points (20 at the
+    start), to most steps under 2 local SD, to everything under 72 points. Not a test of gradual
+    change: for that see `segments` and the phases.
+    """
+    columns, _, _ = candidates(values, steps)
+    keep = accepted(columns, threshold, tails)
+    return from_columns({name: column[keep] for name, column in columns.items()})

@@ -1,0 +1,91 @@
+"""The noise of a series: slow trend, AR(4) correlation, local volatility."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndt_offline.detect.transition import Array
+
+ORDER = 4
+TREND = 201  # points of the running median
+SCALE = 201  # points of the rolling scale that the AR fit is weighted by
+VOLATILITY = 101  # points of the rolling scale of the innovations
+MAD = 1.4826  # SD of a Gaussian over the median of its absolute value
+FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to be calmer
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A model of one series without its steps.
+
+    trend [n]: running median. phi [4]: coefficients, x_t - sum phi_k x_(t-k) is the innovation.
+    innovations [n]: of series minus trend, the first four are 0. volatility [n]: their local SD.
+    """
+
+    trend: Array
+    phi: Array
+    innovations: Array
+    volatility: Array
+
+
+def fit_noise(x: Array) -> Noise:
+    """Subtract a running median (201), fit AR(4) robustly, take the innovations' rolling scale."""
+    trend = running_median(x, TREND)
+    rest = x - trend
+    phi = fit_ar(rest / rolling_scale(rest, SCALE))
+    innovations = whiten(rest, phi)
+    return Noise(trend, phi, innovations, rolling_scale(innovations, VOLATILITY, skip=ORDER))
+
+
+def running_median(x: Array, window: int) -> Array:
+    """Median of the `window` points around each point; the series is mirrored at its ends."""
+    from scipy.ndimage import median_filter
+
+    return median_filter(x, odd(window, len(x)), mode="reflect")
+
+
+def rolling_scale(x: Array, window: int, skip: int = 0) -> Array:
+    """Local SD by the running median of |x|; never below 5 % of the series' own median."""
+    size = np.abs(x)
+    size[:skip] = size[skip : 2 * skip]
+    local = MAD * running_median(size, window)
+    typical = float(np.median(local))
+    return np.maximum(local, FLOOR * typical if typical > 0 else 1.0)
+
+
+def odd(window: int, n: int) -> int:
+    """The largest odd window that fits n points."""
+    return min(window, n - 1 + n % 2)
+
+
+def fit_ar(u: Array, rounds: int = 4, corner: float = 1.5) -> Array:
+    """AR(4) coefficients by Huber's M-estimate (reweighted least squares). [n] -> [4]."""
+    lags = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
+    target = u[ORDER:]
+    phi = np.zeros(ORDER)
+    weighted = lags
+    for _ in range(rounds):
+        normal = weighted @ lags.T
+        normal[np.diag_indices(ORDER)] += 1e-9 * (1 + np.trace(normal))
+        phi = np.linalg.solve(normal, weighted @ target)
+        rest = np.abs(target - phi @ lags)
+        limit = corner * MAD * float(np.median(rest)) + 1e-300
+        weighted = lags * np.minimum(1.0, limit / np.maximum(rest, 1e-300))
+    return phi
+
+
+def whiten(x: Array, phi: Array) -> Array:
+    """x_t - sum_k phi_k x_(t-k) along the last axis; the first four entries are 0."""
+    out = np.zeros_like(x)
+    n = x.shape[-1]
+    out[..., ORDER:] = x[..., ORDER:]
+    for k, weight in enumerate(phi.tolist(), start=1):
+        out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
+    return out
+
+
+def whitened_step(phi: Array) -> Array:
+    """What whitening makes of a unit step: 1, 1 - phi_1, ..., [5]; the last value stays."""
+    return 1.0 - np.r_[0.0, np.cumsum(phi)]

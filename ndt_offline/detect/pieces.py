@@ -1,0 +1,87 @@
+"""Pieces of a series that can be tested: finite values at one cadence, not constant."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ndt_offline.detect.transition import Array, Points, Steps
+
+STATUS = ("ok", "low power", "too short", "constant", "irregular")
+OK, LOW_POWER, TOO_SHORT, CONSTANT, IRREGULAR = range(5)
+
+SHORTEST = 72  # points; nothing is tested below
+ENOUGH = 320  # points; below, most steps are missed
+GAP = 3.0  # intervals; a longer gap is a border
+CHANGE = 1.5  # of the cadence
+STRETCH = 15  # intervals whose median is the local cadence
+FROZEN = 32  # equal values in a row that count as a constant stretch
+
+
+def split(values: Array, steps: Steps) -> tuple[int, list[Points]]:
+    """What can be tested of values [n] at training steps [n]: status, and indices per piece.
+
+    Points that are not finite are left out, as missing ones are; one or two missing in a row
+    do no harm to a test on the index. The series is cut at gaps of more than 3 intervals, where
+    the cadence changes more than 1.5 times, and around 32 or more equal values. Pieces under 72
+    points are not tested. A cadence that changes all the time is `irregular`: nothing is tested.
+    """
+    kept = np.flatnonzero(np.isfinite(values))
+    if len(kept) < SHORTEST:
+        return TOO_SHORT, []
+    borders = _cadence_borders(np.diff(steps[kept]).astype(np.float64))
+    if borders is None:
+        return IRREGULAR, []
+    pieces = [p for p in np.split(kept, borders) if len(p) >= SHORTEST]
+    if not pieces:
+        return TOO_SHORT, []
+    moving = [q for p in pieces for q in _without_frozen(values, p) if len(q) >= SHORTEST]
+    if not moving:
+        return CONSTANT, []
+    return (OK if max(map(len, moving)) >= ENOUGH else LOW_POWER), moving
+
+
+def _cadence_borders(intervals: Array) -> Points | None:
+    """Where to cut, as positions in the kept points; None if the cadence varies throughout."""
+    if np.all(intervals == intervals[0]):
+        return np.zeros(0, np.int64)
+    from scipy.ndimage import median_filter
+
+    local = median_filter(intervals, STRETCH, mode="nearest")
+    gaps = np.flatnonzero(intervals > GAP * local) + 1
+    changes = _changes(local)
+    if changes is None:
+        return None
+    return np.unique(np.r_[gaps, changes]).astype(np.int64)
+
+
+def _changes(local: Array) -> list[int] | None:
+    """Points where the local cadence leaves a factor 1.5 around where it was; None if gradual."""
+    found: list[int] = []
+    start = 0
+    while True:
+        ratio = local[start:] / np.median(local[start : start + STRETCH])
+        away = np.flatnonzero((ratio > CHANGE) | (ratio < 1 / CHANGE))
+        if not len(away):
+            return found
+        at = start + int(away[0])
+        before = np.median(local[max(start, at - STRETCH) : at]) if at > start else local[at]
+        after = np.median(local[at : at + STRETCH])
+        abrupt = max(after / before, before / after) > CHANGE
+        if not abrupt or at == start:
+            return None
+        found.append(at)
+        start = at
+
+
+def _without_frozen(values: Array, piece: Points) -> list[Points]:
+    """The piece cut around constant stretches."""
+    changed = np.flatnonzero(np.diff(values[piece])) + 1
+    starts, ends = np.r_[0, changed], np.r_[changed, len(piece)]
+    frozen = ends - starts >= FROZEN
+    if not frozen.any():
+        return [piece]
+    moving = np.ones(len(piece), bool)
+    for a, b in zip(starts[frozen].tolist(), ends[frozen].tolist(), strict=True):
+        moving[a:b] = False
+    kept = np.flatnonzero(moving)
+    return np.split(piece[kept], np.flatnonzero(np.diff(kept) > 1) + 1)

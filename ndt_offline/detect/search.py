@@ -1,0 +1,117 @@
+"""Candidate steps: found one by one on the filter maps, then estimated together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndt_offline.detect.filters import HALVES, Bank, Map, calibrate, make_bank, respond, run_filters
+from ndt_offline.detect.noise import Noise, fit_noise
+from ndt_offline.detect.transition import Array, Points
+
+APART = 12  # candidates are at least this many points apart
+LOWEST = 4.0  # |T| of the weakest candidate
+MOST = 80
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Search:
+    """The noise of a series without its candidates, and the candidates.
+
+    at [k]: first point of the new level. row [k]: which filter. sizes [k]: joint estimates.
+    outputs [k]: filter output at the candidate. mixing [k, k]: output of candidate i's filter per
+    unit of step j. covariance [k, k]: of the outputs, calibrated.
+    """
+
+    noise: Noise
+    bank: Bank
+    map: Map
+    scale: Array
+    at: Points
+    row: Points
+    sizes: Array
+    outputs: Array
+    mixing: Array
+    covariance: Array
+
+
+def search(x: Array) -> Search:
+    """Noise and candidates of one clean series (no NaN, no glitches), fitted in three rounds.
+
+    Noise is fitted to the series without the steps of the round before.
+    """
+    rest, scale = x, None
+    for round_ in range(ROUNDS):
+        noise = fit_noise(rest)
+        bank = make_bank(noise.phi, len(x))
+        maps = run_filters(x, noise, bank)
+        if scale is None or not len(at):
+            own = maps.size
+        else:
+            own = maps.size - responses(bank, at, sizes, len(x))
+        scale = calibrate(own, maps.error, bank.halves)
+        at, row = pursue(maps, bank, scale)
+        outputs = maps.size[row, at]
+        mixing = respond(bank, row[:, None], at[:, None] - at[None])
+        sizes = np.linalg.solve(mixing, outputs) if len(at) else outputs
+        if round_ == ROUNDS - 1 or not len(at):
+            break
+        rest = x - staircase(at, sizes, len(x))
+    covariance = covary(bank, scale, noise, at, row)
+    return Search(noise, bank, maps, scale, at, row, sizes, outputs, mixing, covariance)
+
+
+def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
+    """Points and filters of the candidates: the largest |T| of what is left, one at a time."""
+    left = maps.size.copy()
+    unit = 1.0 / (maps.error * scale[:, None])
+    score = np.abs(left) * unit
+    n = left.shape[1]
+    free = np.ones(n, bool)
+    best = score.max(axis=0)
+    found: list[tuple[int, int]] = []
+    while len(found) < MOST:
+        i = int(best.argmax())
+        if best[i] < LOWEST:
+            break
+        row = int(score[:, i].argmax())
+        found.append((i, row))
+        free[max(0, i - APART + 1) : i + APART] = False
+        reach = (bank.response.shape[1] - 1) // 2
+        a, b = max(0, i - reach), min(n, i + reach + 1)
+        left[:, a:b] -= left[row, i] * bank.response[:, a - i + reach : b - i + reach]
+        score[:, a:b] = np.abs(left[:, a:b]) * unit[:, a:b]
+        best[a:b] = score[:, a:b].max(axis=0) * free[a:b]
+    found.sort()
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def responses(bank: Bank, at: Points, sizes: Array, n: int) -> Array:
+    """Output of every filter at every point to the steps `sizes` at `at`. [w, n]."""
+    out = np.zeros((len(bank.halves), n))
+    reach = (bank.response.shape[1] - 1) // 2
+    for i, size in zip(at.tolist(), sizes.tolist(), strict=True):
+        a, b = max(0, i - reach), min(n, i + reach + 1)
+        out[:, a:b] += size * bank.response[:, a - i + reach : b - i + reach]
+    return out
+
+
+def staircase(at: Points, sizes: Array, n: int) -> Array:
+    """The sum of the steps alone. [n]."""
+    jumps = np.zeros(n)
+    np.add.at(jumps, at, sizes)
+    return np.cumsum(jumps)
+
+
+def covary(bank: Bank, scale: Array, noise: Noise, at: Points, row: Points) -> Array:
+    """Covariance [k, k] of the candidates' filter outputs under the noise model."""
+    half = HALVES[-1]
+    placed = np.zeros((len(at), len(noise.volatility) + 2 * half))
+    for k, (i, r) in enumerate(zip(at.tolist(), row.tolist(), strict=True)):
+        placed[k, i : i + 2 * half] = bank.weights[r] * scale[r]
+    placed[:, half:-half] *= noise.volatility
+    placed[:, :half] = placed[:, -half:] = 0.0
+    return placed @ placed.T

@@ -1,0 +1,74 @@
+"""Coupling beyond the common clock: the three tests, their p, the lag, the effective n."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ndt_offline.relate.combine import simes
+from ndt_offline.relate.filters import detrended, scaled
+from ndt_offline.relate.gaps import MOST_FILLED, Bools, fill
+from ndt_offline.relate.lag import lead
+from ndt_offline.relate.levels import Columns, by_block
+from ndt_offline.relate.ranks import Floats, unit_ranks
+from ndt_offline.relate.serial import effective_n, p_of_pairs
+from ndt_offline.relate.shift import p_of_shift
+
+SHORTEST = 100
+BEYOND = (
+    "n_effective",
+    "p_shift",
+    "rho_detrended",
+    "p_detrended",
+    "rho_differenced",
+    "p_differenced",
+    "p",
+    "lag",
+    "lag_low",
+    "lag_high",
+)
+
+
+def beyond_columns(x: Floats, y: Floats) -> Columns:
+    """Columns [k, t] of `BEYOND` for series [k, n] and targets [t, n] on one regular grid.
+
+    Gaps are filled by straight lines when they are at most a tenth of the span; otherwise, and
+    with fewer than 100 samples, the pair stays NaN. Lags are in grid points.
+    """
+    empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
+    return by_block(x, y, empty, SHORTEST, _beyond_block)
+
+
+def filled_enough(keep: Bools) -> bool:
+    """Whether the samples kept leave at most a tenth of their span to be filled."""
+    where = np.flatnonzero(keep)
+    return len(where) >= (1 - MOST_FILLED) * (where[-1] - where[0] + 1)
+
+
+def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
+    if not filled_enough(keep):
+        return {}
+    a, b = fill(a, keep), fill(b, keep)
+    columns: Columns = {"n_effective": effective_n(unit_ranks(a), unit_ranks(b))}
+    columns["p_shift"] = p_of_shift(a, b)
+    ra, rb = _fluctuations(a), _fluctuations(b)
+    columns["rho_detrended"], columns["p_detrended"] = p_of_pairs(ra, rb)
+    columns["lag"], columns["lag_low"], columns["lag_high"] = lead(ra, rb)
+    ra, rb = _changes(a), _changes(b)
+    columns["rho_differenced"], columns["p_differenced"] = p_of_pairs(ra, rb)
+    parts = [columns[f"p_{name}"] for name in ("shift", "detrended", "differenced")]
+    columns["p"] = simes(np.stack(parts, axis=-1))
+    return columns
+
+
+def _fluctuations(values: Floats) -> Floats:
+    return unit_ranks(scaled(_without_dust(detrended(values), values)))
+
+
+def _changes(values: Floats) -> Floats:
+    return unit_ranks(scaled(_without_dust(np.diff(values, axis=1), values)))
+
+
+def _without_dust(changes: Floats, values: Floats) -> Floats:
+    # A straight line minus its trend is rounding error, and rounding error has ranks too.
+    dust = 1e-13 * np.abs(values).max(axis=1, keepdims=True)
+    return np.where(np.abs(changes) <= dust, 0.0, changes)
