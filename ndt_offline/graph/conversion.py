@@ -1,0 +1,263 @@
+"""torch.export's program to our document: aten nodes kept, bookkeeping removed, the rest refused."""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import TYPE_CHECKING, Any
+
+from ndt_offline.errors import RefusedError
+from ndt_offline.graph.document import ITEM_BYTES, Call, Document, Named, Node, Ref, Slot, Value
+from ndt_offline.graph.models import plain_name
+from ndt_offline.graph.operations import check_allowed, packet, resolve
+from ndt_offline.graph.parsing import check_order
+from ndt_offline.graph.steps import needed
+
+if TYPE_CHECKING:
+    import torch
+
+_PREFIX = "model."
+_CALL = re.compile(r"@(\d+)\Z")
+# Placement is decided by the replay: no node names a device.
+_DROPPED_KWARGS = {"device", "pin_memory", "non_blocking", "layout"}
+_SAME = {"alias", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "contiguous"}
+
+
+class _Conversion:
+    """State of one conversion: what each of torch's nodes became."""
+
+    def __init__(self, exported: Any, model: torch.nn.Module, flat: dict[str, Any]) -> None:
+        self.exported, self.model = exported, model
+        self.keys = list(flat)
+        self.refs: dict[str, str] = {}
+        self.slots: dict[str, list[Slot]] = {"inputs": [], "parameters": [], "constants": []}
+        self.nodes: list[Node] = []
+        self.calls: list[Call] = []
+        self.constants: dict[str, torch.Tensor] = {}
+        self.names = _state_names(model)
+        self.paths = _first_paths(model)
+
+
+def convert(
+    exported: Any, model: torch.nn.Module, flat: dict[str, torch.Tensor], kind: str
+) -> tuple[Document, dict[str, torch.Tensor]]:
+    """The document of an exported program around `model`, and its constants by name."""
+    work = _Conversion(exported, model, flat)
+    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+    output = ""
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            _placeholder(work, node, specs[node.name])
+        elif node.op == "call_function":
+            _function(work, node)
+        elif node.op == "output":
+            output = _output(work, node)
+        else:
+            raise RefusedError(f"node {node.name}: {node.op} {node.target} is not allowed")
+    return _finish(work, kind, output)
+
+
+def _finish(
+    work: _Conversion, kind: str, output: str
+) -> tuple[Document, dict[str, torch.Tensor]]:
+    import torch
+
+    document = Document(
+        structure=kind,
+        inputs=tuple(work.slots["inputs"]),
+        parameters=tuple(work.slots["parameters"]),
+        constants=tuple(work.slots["constants"]),
+        nodes=tuple(work.nodes),
+        calls=tuple(work.calls),
+        output=output,
+        notes={"torch": torch.__version__},
+    )
+    document = _pruned(document)
+    check_order(document)
+    kept = {slot.key for slot in document.constants}
+    return document, {key: value for key, value in work.constants.items() if key in kept}
+
+
+def _pruned(document: Document) -> Document:
+    """Without nodes, parameters and constants that neither the output nor a module needs."""
+    from dataclasses import replace
+
+    keep = needed(document, [call.node for call in document.calls])
+    return replace(
+        document,
+        nodes=tuple(node for node in document.nodes if node.name in keep),
+        parameters=tuple(slot for slot in document.parameters if slot.name in keep),
+        constants=tuple(slot for slot in document.constants if slot.name in keep),
+    )
+
+
+def _placeholder(work: _Conversion, node: Any, spec: Any) -> None:
+    kind = spec.kind.name
+    name = node.name
+    work.refs[name] = name
+    if kind == "USER_INPUT":
+        key = work.keys[len(work.slots["inputs"])]
+        work.slots["inputs"].append(Slot(name, key, _value(node.meta["val"], name)))
+    elif kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
+        _state_slot(work, node, str(spec.target))
+    else:
+        raise RefusedError(f"input {name} of kind {kind} cannot be stored in a graph")
+
+
+def _state_slot(work: _Conversion, node: Any, target: str) -> None:
+    value = _value(node.meta["val"], node.name)
+    tensor = _tensor(work, target)
+    key = target.removeprefix(_PREFIX)
+    names = work.names.get(id(tensor), [])
+    if names:
+        first = key if key in names else names[0]
+        slot = Slot(node.name, first, value, tuple(n for n in names if n != first))
+        twin = next((s for s in work.slots["parameters"] if s.key in names), None)
+        if twin is None:
+            work.slots["parameters"].append(slot)
+        else:
+            work.refs[node.name] = twin.name
+        return
+    work.slots["constants"].append(Slot(node.name, key, value))
+    work.constants[key] = tensor.detach().to("cpu").contiguous()
+
+
+def _tensor(work: _Conversion, target: str) -> Any:
+    """The live tensor of that name: identity finds tied names, which values would not."""
+    owner, _, name = target.removeprefix(_PREFIX).rpartition(".")
+    try:
+        module = work.model.get_submodule(owner)
+        for table in (module._parameters, module._buffers):
+            if table.get(name) is not None:
+                return table[name]
+    except AttributeError:
+        pass
+    known = work.exported.constants.get(target, work.exported.state_dict.get(target))
+    if known is None:
+        raise RefusedError(f"the value of {target} is not in the exported program")
+    return known
+
+
+def _function(work: _Conversion, node: Any) -> None:
+    op = str(node.target)
+    if op.startswith("ndt_offline.mark"):
+        tensor, module, call = node.args
+        work.calls.append(Call(plain_name(module), call, work.refs[tensor.name]))
+        return
+    if node.target is operator.getitem:
+        _add(work, node, "getitem")
+        return
+    name = packet(op)
+    if name.startswith("_assert") or name.startswith("sym_"):
+        return
+    source = _same(node, name)
+    if source is not None:
+        work.refs[node.name] = work.refs[source.name]
+        return
+    _add(work, node, check_allowed(op, node.name))
+
+
+def _same(node: Any, name: str) -> Any | None:
+    """The argument whose values an operation only hands on (a copy is one, without mutation)."""
+    source = node.args[0] if node.args else None
+    if not hasattr(source, "meta") or "val" not in source.meta:
+        return None
+    before, after = source.meta["val"], node.meta["val"]
+    unchanged = getattr(before, "dtype", None) == getattr(after, "dtype", 0)
+    if name in _SAME and unchanged:
+        return source
+    plain = not {k for k, v in node.kwargs.items() if v is not None} - _DROPPED_KWARGS - {"dtype"}
+    if name in ("clone", "_to_copy", "to") and unchanged and plain:
+        return source
+    return None
+
+
+def _add(work: _Conversion, node: Any, op: str) -> None:
+    if op != "getitem":
+        resolve(op, node.name)
+    result = node.meta["val"]
+    many = isinstance(result, (tuple, list))
+    module, call = _scope(work, node)
+    work.refs[node.name] = node.name
+    work.nodes.append(
+        Node(
+            name=node.name,
+            op=op,
+            args=tuple(_argument(work, item, node.name) for item in node.args),
+            kwargs={
+                key: _argument(work, item, node.name)
+                for key, item in node.kwargs.items()
+                if key not in _DROPPED_KWARGS
+            },
+            module=module,
+            call=call,
+            values=tuple(_value(v, node.name) for v in (result if many else [result])),
+            many=many,
+        )
+    )
+
+
+def _scope(work: _Conversion, node: Any) -> tuple[str, int]:
+    """The innermost module a node ran in, and which of its calls: keys end in @1, @2, ..."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return "", 1
+    key, entry = list(stack.items())[-1]
+    match = _CALL.search(key)
+    path = _CALL.sub("", str(entry[0]))
+    path = "" if path == "model" else path.removeprefix(_PREFIX)
+    return plain_name(work.paths.get(path, path)), int(match.group(1)) + 1 if match else 1
+
+
+def _argument(work: _Conversion, item: Any, name: str) -> Any:
+    import torch
+
+    if isinstance(item, torch.fx.Node):
+        return Ref(work.refs[item.name])
+    if isinstance(item, (tuple, list)):
+        return [_argument(work, inner, name) for inner in item]
+    if isinstance(item, torch.dtype):
+        return Named("dtype", _dtype(item, name))
+    if isinstance(item, torch.memory_format):
+        return Named("memory_format", str(item).removeprefix("torch."))
+    if isinstance(item, torch.device):
+        return None
+    if item is None or isinstance(item, (bool, int, float, str)):
+        return item
+    raise RefusedError(f"node {name}: an argument of type {type(item).__name__} cannot be stored")
+
+
+def _value(result: Any, name: str) -> Value | None:
+    if result is None:
+        return None
+    if not hasattr(result, "dtype"):
+        raise RefusedError(f"node {name} gives {type(result).__name__}, not a tensor")
+    return Value(_dtype(result.dtype, name), tuple(int(size) for size in result.shape))
+
+
+def _dtype(dtype: Any, name: str) -> str:
+    plain = str(dtype).removeprefix("torch.")
+    if plain not in ITEM_BYTES:
+        raise RefusedError(f"node {name}: dtype {plain} cannot be stored in a graph")
+    return plain
+
+
+def _output(work: _Conversion, node: Any) -> str:
+    specs = work.exported.graph_signature.output_specs
+    chosen = [spec.arg.name for spec in specs if spec.kind.name == "USER_OUTPUT"]
+    return work.refs[chosen[0]]
+
+
+def _state_names(model: torch.nn.Module) -> dict[int, list[str]]:
+    """Names in the state dict by identity of the tensor; tied tensors have several."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(plain_name(name))
+    return names
+
+
+def _first_paths(model: torch.nn.Module) -> dict[str, str]:
+    """For a module that stands under several paths, the path its hooks are named by."""
+    first = {id(module): path for path, module in model.named_modules()}
+    every = model.named_modules(remove_duplicate=False)
+    return {path: first[id(module)] for path, module in every}

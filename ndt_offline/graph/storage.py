@@ -1,0 +1,146 @@
+"""graph.json and graph.safetensors: written by rename, read without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndt_offline.errors import DamagedError, NdtError, RefusedError
+from ndt_offline.graph.document import Document, Slot, dump
+from ndt_offline.graph.parsing import MAX_BYTES, parse
+from ndt_offline.graph.program import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
+MAX_HEADER = 8 << 20
+_SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def load_graph(folder: str | Path) -> Graph:
+    """The graph in `folder` (or the graph.json itself). Runs nothing and loads no torch.
+
+    RefusedError names what is not allowed, DamagedError what cannot be read.
+    """
+    path = Path(folder)
+    path = path / GRAPH if path.is_dir() else path
+    try:
+        document = parse(_read(path, MAX_BYTES))
+    except NdtError as error:
+        raise error.at(path=path) from None
+    return Graph(document, _reader(document, path.with_name(CONSTANTS)))
+
+
+def with_checksum(document: Document, constants: dict[str, torch.Tensor]) -> Document:
+    """The document with the checksum of the bytes its constants are stored as."""
+    if not constants:
+        return document
+    return replace(document, constants_sha256=hashlib.sha256(_pack(constants)).hexdigest())
+
+
+def save_graph(document: Document, constants: dict[str, torch.Tensor], folder: Path) -> None:
+    """Both files, the constants first: a graph.json on disk always finds its tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if constants:
+        _write(folder / CONSTANTS, _pack(constants))
+    _write(folder / GRAPH, dump(document))
+
+
+def _pack(constants: dict[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return bytes(save({key: tensor.clone() for key, tensor in sorted(constants.items())}))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of the file or none of it, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
+    if len(data) > limit:
+        raise RefusedError(f"the file is larger than {limit} bytes", path=path)
+    return data
+
+
+def _reader(document: Document, path: Path) -> Callable[[], dict[str, Any]]:
+    def read() -> dict[str, Any]:
+        if not document.constants:
+            return {}
+        size = sum(slot.value.bytes for slot in document.constants)
+        try:
+            data = _read(path, size + MAX_HEADER + 8)
+            if hashlib.sha256(data).hexdigest() != document.constants_sha256:
+                raise DamagedError("the constants are not those the graph was recorded with")
+            return _unpack(data, document.constants)
+        except NdtError as error:
+            raise error.at(path=path) from None
+
+    return read
+
+
+def _unpack(data: bytes, slots: tuple[Slot, ...]) -> dict[str, Any]:
+    """Exactly the declared tensors; the header is believed in nothing it says beyond them."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
+        raise RefusedError("the header's length is wrong")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise RefusedError("the header is not valid JSON") from None
+    body = memoryview(data)[8 + length :]
+    if not isinstance(header, dict):
+        raise RefusedError("the header is no object")
+    return {slot.key: _tensor(header.get(slot.key), slot, body) for slot in slots}
+
+
+def _tensor(entry: Any, slot: Slot, body: memoryview) -> Any:
+    import torch
+
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    fits = (
+        isinstance(offsets, list)
+        and [type(offset) for offset in offsets] == [int, int]
+        and 0 <= offsets[0] <= offsets[1] <= len(body)
+        and offsets[1] - offsets[0] == slot.value.bytes
+        and isinstance(entry["dtype"], str)
+        and _SAFETENSORS.get(entry["dtype"]) == slot.value.dtype
+        and entry.get("shape") == list(slot.value.shape)
+    )
+    if not fits:
+        raise RefusedError(f"constant {slot.key} is not {slot.value} as the graph says")
+    dtype = getattr(torch, slot.value.dtype)
+    if slot.value.bytes == 0:
+        return torch.empty(slot.value.shape, dtype=dtype)
+    raw = bytearray(body[offsets[0] : offsets[1]])
+    return torch.frombuffer(raw, dtype=dtype).reshape(slot.value.shape)
