@@ -15,8 +15,8 @@ from torch import nn
 
 import ndt_offline
 from ndt_offline.errors import UsageError
-from ndt_offline.graph import Graph, export_graph, load_graph, verify_graph
-from ndt_offline.graph.unwrap import unwrap
+from ndt_offline.graph import Graph, export_graph, load_graph
+from ndt_offline.graph.models import refuse_sharded, unwrap
 from ndt_offline.record.snapshot import Snapshot
 from ndt_offline.record.writer import Writer, open_attempt
 from ndt_offline.run import durable
@@ -212,5 +212,3 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
-
-

@@ -71,7 +71,9 @@ class _Arrays:
         self._stored = {name: root[name] for name in names}
         fresh = len(block.todo) == block.stop - block.start
         self._rows = {
-            name: np.full((block.stop - block.start, *array.shape[1:]), array.fill_value, array.dtype)
+            name: np.full(
+                (block.stop - block.start, *array.shape[1:]), array.fill_value, array.dtype
+            )
             if fresh
             else np.asarray(array[self._span])
             for name, array in self._stored.items()
@@ -90,5 +92,3 @@ class _Arrays:
     def write(self) -> None:
         for name, array in self._stored.items():
             array[self._span] = self._rows[name]
-
-

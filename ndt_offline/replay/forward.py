@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ndt_offline.errors import NdtError
-from ndt_offline.graph.layers import layer_matrix
+from ndt_offline.graph.matrices import layer_matrix
 from ndt_offline.replay.losses import loss_and_accuracy
 from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
 from ndt_offline.replay.spectra import singular_values
@@ -87,7 +87,7 @@ class Replayer:
     def _activations(self, state: State, row: Row) -> None:
         assert self.graph is not None
         space = self.setup.spaces[0]
-        self.graph.check_state(state)
+        self.graph.check_state({name: tensor.shape for name, tensor in state.items()})
 
         def visit(node: str, value: torch.Tensor) -> None:
             for index in self._by_node[node]:
@@ -96,7 +96,9 @@ class Replayer:
 
         with torch.inference_mode():
             for number, probe in enumerate(self._probes):
-                inputs = _upcast_inputs(probe.inputs) if self.setup.parameters.upcast else probe.inputs
+                inputs = (
+                    _upcast_inputs(probe.inputs) if self.setup.parameters.upcast else probe.inputs
+                )
                 nodes = set(self._by_node) if number == 0 else set()
                 output = self.graph.run(state, inputs, visit=visit, nodes=nodes)
                 signals = loss_and_accuracy(self.setup.loss, output, probe.targets)

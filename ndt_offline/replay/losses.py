@@ -40,7 +40,9 @@ def _classes(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return output.movedim(1, -1).reshape(-1, output.shape[1]), targets.reshape(-1)
 
 
-def _classification(kind: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _classification(
+    kind: Callable[..., Tensor],
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def both(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if targets.is_floating_point():
             target_class = targets.argmax(1)

@@ -115,14 +115,14 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
 def load_graph_and_probe(run: Path, parameters: Parameters, probe: Path) -> tuple[Graph, Probe]:
     """The forward pass and the batch for it; raises NdtError where either is unusable."""
     from ndt_offline.graph import export_graph, load_graph
-    from ndt_offline.graph.factory import load_factory
+    from ndt_offline.graph.models import load_factory
     from ndt_offline.run.probe import load_probe
 
     batch = load_probe(probe)
     if batch is None:
         raise DamagedError("holds no inputs named x", path=probe)
     if parameters.model:
-        graph = export_graph(load_factory(parameters.model)(), batch.inputs)
+        graph = export_graph(load_factory(parameters.model), batch.inputs)
     else:
         graph = load_graph(run)
     try:
@@ -141,7 +141,9 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         found.notes.append("no probe: weights only; --probe FILE.safetensors (x, y) gives one")
         return None
     if not parameters.model and not (run.path / "graph.json").is_file():
-        found.notes.append("no forward graph: weights only; --model package.module:factory gives one")
+        found.notes.append(
+            "no forward graph: weights only; --model package.module:factory gives one"
+        )
         return None
     try:
         return load_graph_and_probe(run.path, parameters, probe)[0]
@@ -178,7 +180,9 @@ def _globs_by_space(
     lost = [g for g in globs if all(g not in hit for hit in hits.values())]
     if lost:
         known = ", ".join(dict.fromkeys(n for group in names.values() for n in group))
-        raise UsageError(f"--layers {lost[0]!r} matches nothing", remedy=f"there are: {known[:500]}")
+        raise UsageError(
+            f"--layers {lost[0]!r} matches nothing", remedy=f"there are: {known[:500]}"
+        )
     return hits
 
 

@@ -128,9 +128,7 @@ def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
     )
 
 
-def _about(
-    path: Path, entries: Mapping[int, Entry], problems: list[Problem]
-) -> Mapping[str, Any]:
+def _about(path: Path, entries: Mapping[int, Entry], problems: list[Problem]) -> Mapping[str, Any]:
     try:
         about = json.loads(path.read_bytes())
         int(about["start_step"])

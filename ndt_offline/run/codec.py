@@ -52,7 +52,9 @@ def encode(tensors: Tensors, before: Sequence[Tensors] = ()) -> bytes:
     return encode_vectors(layout, vectors, base, {"tensors": layout.to_json()})
 
 
-def decode(data: bytes, before: Sequence[Tensors] = ()) -> dict[str, tuple[str, tuple[int, ...], Bytes]]:
+def decode(
+    data: bytes, before: Sequence[Tensors] = ()
+) -> dict[str, tuple[str, tuple[int, ...], Bytes]]:
     """The tensors of a file that `encode` made, given the same checkpoints before it."""
     contents = container.parse(data)
     if "tensors" not in contents.metadata:

@@ -38,7 +38,9 @@ class Contents:
     tensors: Mapping[str, tuple[str, tuple[int, ...], Bytes]]
 
 
-def header(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+def header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> bytes:
     """Length prefix and JSON header for tensors laid out one after another, 8-byte aligned."""
     body: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0

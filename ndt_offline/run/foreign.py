@@ -27,7 +27,10 @@ def discover(folder: Path) -> tuple[list[Entry], list[Problem]]:
     """Entries by step, and what was found but could not be used."""
     found: dict[int, Path] = {}
     problems: list[Problem] = []
-    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*/model*.safetensors"))]:
+    for path in [
+        *sorted(folder.glob("*.safetensors")),
+        *sorted(folder.glob("*/model*.safetensors")),
+    ]:
         step = _step(path, folder)
         if step is None:
             problems.append(Problem("no step in its name; left out", str(path)))

@@ -1,9 +1,9 @@
 """The probe: the fixed labelled batch that every checkpoint is asked about.
 
-    x, y            one input tensor and its targets
-    x.0, x.1, y     a tuple of inputs
-    x.input_ids, y  a dictionary of inputs
-    x_val, y_val    the same for a second batch, from validation data
+x, y            one input tensor and its targets
+x.0, x.1, y     a tuple of inputs
+x.input_ids, y  a dictionary of inputs
+x_val, y_val    the same for a second batch, from validation data
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def make_probe(given: Any) -> Probe:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UsageError(f"probe is {type(given).__name__}, expected a pair (x, y)")
     x, y = given
-    tensors = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else [x]
+    tensors = (
+        list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else [x]
+    )
     tensors = [*tensors, *([] if y is None else [y])]
     if not tensors or any(not isinstance(t, torch.Tensor) for t in tensors):
         raise UsageError("probe: x is a tensor, a tuple or a dictionary of tensors; y a tensor")

@@ -34,6 +34,7 @@ class Results:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._cache: dict[tuple[str, str], np.ndarray] = {}
         try:
             self.root = open_root(self.path)
         except (FileNotFoundError, ValueError, KeyError, zarr.errors.GroupNotFoundError):
@@ -108,9 +109,21 @@ class Results:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    @property
-    def newest(self) -> zarr.Group | None:
-        """The group of the last question asked."""
-        key = self.root.attrs.get("newest")
+    def series(self, space: str, layer: str, metric: str) -> np.ndarray:
+        """One metric of one layer over the steps: [step]."""
+        return self._metrics(space, metric)[:, self._layer_index[space][layer]]
+
+    def answer(self, stage: str) -> zarr.Group | None:
+        """The group of `derived/` that answers the newest question, by stage."""
+        name = self.root.attrs.get("newest", {}).get(stage)
         derived = self.root["derived"]
-        return derived[str(key)] if key is not None and str(key) in derived else None
+        return derived[name] if name is not None and name in derived else None
+
+    @cached_property
+    def _layer_index(self) -> dict[str, dict[str, int]]:
+        return {s.name: {x.name: i for i, x in enumerate(s.layers)} for s in self.spaces}
+
+    def _metrics(self, space: str, metric: str) -> np.ndarray:
+        if (space, metric) not in self._cache:
+            self._cache[space, metric] = self.metric(space, metric)
+        return self._cache[space, metric]

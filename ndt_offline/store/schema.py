@@ -117,13 +117,17 @@ def grow(root: zarr.Group, steps: np.ndarray, unchanged: int) -> None:
             array.resize((rows, *array.shape[1:]))
 
 
-def put_series(group: zarr.Group, name: str, dims: tuple[str, ...], values: Any, **about: Any) -> None:
+def put_series(
+    group: zarr.Group, name: str, dims: tuple[str, ...], values: Any, **about: Any
+) -> None:
     """Write a whole array that the driver owns, made if it is missing."""
     values = np.asarray(values)
     if name not in group or group[name].shape != values.shape:
         if name in group:
             del group[name]
-        chunks = tuple(min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True))
+        chunks = tuple(
+            min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
+        )
         dtype = str if values.dtype.kind in "OU" else values.dtype
         _array(group, name, values.shape, chunks, dtype, dims, **about)
     if values.size:
@@ -163,7 +167,15 @@ def _create_space(group: zarr.Group, space: Space, block: int) -> None:
         ("step", "layer", "component"),
         long_name="singular values, descending; NaN beyond a layer's smaller side",
     )
-    _array(group, "status", (0, count), (block, max(count, 1)), "uint8", ("step", "layer"), **_flags(STATUS))
+    _array(
+        group,
+        "status",
+        (0, count),
+        (block, max(count, 1)),
+        "uint8",
+        ("step", "layer"),
+        **_flags(STATUS),
+    )
     _coordinate(group, "layer", np.array([x.name for x in space.layers], dtype=object), str)
     _coordinate(group, "component", np.arange(width), "int64")
     for key, values, about in (

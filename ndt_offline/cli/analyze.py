@@ -1,0 +1,99 @@
+"""`ndt-analyze PATH...`: everything, resumed where it stopped, recomputed only where it changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ndt_offline import __version__
+from ndt_offline.cli.command import SETTINGS, run
+
+if TYPE_CHECKING:
+    from ndt_offline.pipeline import Result
+
+EXAMPLES = """
+Examples:
+
+\b
+  ndt-analyze ckpts
+  ndt-analyze ckpts --threshold 6            other threshold: no replay
+  ndt-analyze ckpts --layers 'encoder.*'     other layers
+  ndt-analyze ckpts --json > result.json
+"""
+
+
+@click.command("ndt-analyze", context_settings=SETTINGS, epilog=EXAMPLES)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
+@click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
+@click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; repeatable.")
+@click.option(
+    "--as",
+    "shapes",
+    multiple=True,
+    metavar="GLOB=RULE",
+    help="Read a layer as tokens, flatten or channels.",
+)
+@click.option("--center", is_flag=True, help="Subtract the column mean of every matrix.")
+@click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32.")
+@click.option("--max-side", default=2048, show_default=True, help="Skip matrices larger than this.")
+@click.option("--probe", type=click.Path(), help="A safetensors file with x and y.")
+@click.option(
+    "--model",
+    metavar="MODULE:FACTORY",
+    help="Code that makes the model, where no graph was recorded.",
+)
+@click.option("--metrics", multiple=True, metavar="NAME", help="Metrics to derive (default: all).")
+@click.option(
+    "--detector",
+    default="steps",
+    show_default=True,
+    metavar="NAME",
+    help="Detector of transitions.",
+)
+@click.option("--threshold", type=float, help="Threshold of the detector.")
+@click.option("--draws", default=10, show_default=True, help="Matched-noise series per series.")
+@click.option("--seed", default=0, show_default=True, help="Seed of matched noise.")
+@click.option("--smooth", type=int, help="Also correlate after a centred mean of N samples.")
+@click.option(
+    "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@click.version_option(__version__, "-V", "--version")
+def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: Any) -> int:
+    """Measure every checkpoint of a recorded run and say what happened in it.
+
+    PATH is the directory a Recorder wrote, or a folder of safetensors checkpoints.
+    Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used.
+    """
+    from ndt_offline.cli.show import show_result
+
+    if options["out"] and len(paths) > 1:
+        raise click.UsageError("--out is for a single PATH")
+    results = [_analyze(path, dict(options), quiet=as_json) for path in paths]
+    show_result(results, as_json, show)
+    return max(result.exit_code for result in results)
+
+
+def _analyze(path: str, options: dict[str, Any], quiet: bool) -> Result:
+    from ndt_offline.cli.show import Bar
+    from ndt_offline.errors import UsageError
+    from ndt_offline.pipeline import analyze
+    from ndt_offline.replay.setup import Parameters
+
+    pairs = [tuple(text.rpartition("=")[::2]) for text in options.pop("shapes")]
+    if any(not glob for glob, _ in pairs):
+        raise UsageError("--as expects GLOB=RULE", remedy="--as 'encoder.*=tokens'")
+    parameters = Parameters(
+        layers=options.pop("layers") or None,
+        shapes=tuple(pairs),
+        **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
+    )
+    out, metrics = options.pop("out"), options.pop("metrics")
+    question = options | ({"metrics": metrics} if metrics else {})
+    with Bar(quiet) as bar:
+        return analyze(path, out=out, parameters=parameters, progress=bar.told, **question)
+
+
+def main() -> None:
+    run(command)

@@ -1,0 +1,33 @@
+"""A question to stored spectra: everything that can be asked again without a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ndt_offline.measure.metrics import METRICS
+
+TARGETS = ("loss", "grad_norm", "probe_loss")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Metrics to derive, the detector and its parameters, and how couplings are computed.
+
+    metrics: names of `measure.METRICS`, and `components_K` for any percentage K.
+    detector: a name of `detect.DETECTORS`, or `package.module:function`.
+    threshold: of the detector; None is its own default.
+    params: further parameters of the detector.
+    draws: series of matched noise per series.
+    seed: of matched noise.
+    smooth: also give rho after a centred mean of this many samples.
+    """
+
+    metrics: tuple[str, ...] = tuple(METRICS)
+    detector: str = "steps"
+    threshold: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    draws: int = 10
+    seed: int = 0
+    smooth: int | None = None

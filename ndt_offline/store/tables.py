@@ -1,0 +1,75 @@
+"""Derived tables: columns along one dimension, in groups whose name says what they answer.
+
+A stage's group is named `<stage>-<key>` where the key is a hash of its parameters and of
+everything the spectra say. It is made once, found again by its name, and complete only when its
+attribute `complete` is set.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ndt_offline.store.schema import put_series
+
+KEPT = 20  # groups of one stage; older ones are dropped
+Columns = Mapping[str, Any]
+
+
+def find_stage(derived: zarr.Group, stage: str, key: str) -> zarr.Group | None:
+    """The finished group of this stage and key, or None."""
+    group = derived.get(f"{stage}-{key}")
+    return group if group is not None and group.attrs.get("complete") else None
+
+
+def put_stage(
+    derived: zarr.Group,
+    stage: str,
+    key: str,
+    tables: Mapping[str, tuple[tuple[str, ...], Columns]],
+    attrs: Mapping[str, Any],
+) -> zarr.Group:
+    """Write {table: (dimensions, columns)} as one group; a column may use fewer axes."""
+    name = f"{stage}-{key}"
+    if name in derived:
+        del derived[name]
+    group = derived.create_group(name)
+    for table, (dims, columns) in tables.items():
+        inner = group.create_group(table)
+        for column, values in columns.items():
+            put_series(inner, column, dims[: np.ndim(values)], _storable(values))
+    group.attrs.update({**json_of(attrs), "time": time.time(), "complete": True})
+    _forget_old(derived, stage)
+    return group
+
+
+def read_table(group: zarr.Group, table: str) -> dict[str, np.ndarray]:
+    """The columns of a table, whole."""
+    return {name: np.asarray(array[...]) for name, array in group[table].arrays()}
+
+
+def json_of(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as plain JSON; numbers that JSON lacks become strings."""
+    text = json.dumps(dict(attrs), default=_plain)
+    return json.loads(text, parse_constant=lambda word: {"NaN": "nan"}.get(word, word))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _storable(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
+def _forget_old(derived: zarr.Group, stage: str) -> None:
+    groups = [(group.attrs.get("time", 0.0), name) for name, group in derived.groups()]
+    mine = sorted(pair for pair in groups if pair[1].startswith(f"{stage}-"))
+    for _, name in mine[:-KEPT]:
+        del derived[name]
