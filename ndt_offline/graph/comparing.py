@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ndt_offline.graph.document import layer_name
 from ndt_offline.graph.inputs import call_model, first_tensor, flatten, pick, rebuild, structure
 from ndt_offline.graph.models import plain_name, undisturbed, unwrap
 
@@ -107,8 +108,3 @@ def _by_layer(
         for name, tensor in seen.items()
         if named.get(name) in have
     }
-
-
-def layer_name(module: str, call: int) -> str:
-    """`fc` for the first call of a module, `fc#2` for the second."""
-    return module if call == 1 else f"{module}#{call}"

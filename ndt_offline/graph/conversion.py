@@ -1,4 +1,4 @@
-"""torch.export's program to our document: aten nodes kept, bookkeeping removed, the rest refused."""
+"""torch.export's program to our document: aten nodes kept, the rest removed or refused."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def convert(
     return _finish(work, kind, output)
 
 
-def _finish(
-    work: _Conversion, kind: str, output: str
-) -> tuple[Document, dict[str, torch.Tensor]]:
+def _finish(work: _Conversion, kind: str, output: str) -> tuple[Document, dict[str, torch.Tensor]]:
     import torch
 
     document = Document(
@@ -97,21 +95,21 @@ def _placeholder(work: _Conversion, node: Any, spec: Any) -> None:
     work.refs[name] = name
     if kind == "USER_INPUT":
         key = work.keys[len(work.slots["inputs"])]
-        work.slots["inputs"].append(Slot(name, key, _value(node.meta["val"], name)))
+        work.slots["inputs"].append(Slot(name, key, _one(node.meta["val"], name)))
     elif kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
-        _state_slot(work, node, str(spec.target))
+        _state_slot(work, node, str(spec.target), kind == "BUFFER")
     else:
         raise RefusedError(f"input {name} of kind {kind} cannot be stored in a graph")
 
 
-def _state_slot(work: _Conversion, node: Any, target: str) -> None:
-    value = _value(node.meta["val"], node.name)
+def _state_slot(work: _Conversion, node: Any, target: str, buffer: bool) -> None:
+    value = _one(node.meta["val"], node.name)
     tensor = _tensor(work, target)
     key = target.removeprefix(_PREFIX)
     names = work.names.get(id(tensor), [])
     if names:
         first = key if key in names else names[0]
-        slot = Slot(node.name, first, value, tuple(n for n in names if n != first))
+        slot = Slot(node.name, first, value, tuple(n for n in names if n != first), buffer)
         twin = next((s for s in work.slots["parameters"] if s.key in names), None)
         if twin is None:
             work.slots["parameters"].append(slot)
@@ -148,7 +146,7 @@ def _function(work: _Conversion, node: Any) -> None:
         _add(work, node, "getitem")
         return
     name = packet(op)
-    if name.startswith("_assert") or name.startswith("sym_"):
+    if name.startswith(("_assert", "sym_")):
         return
     source = _same(node, name)
     if source is not None:
@@ -159,7 +157,7 @@ def _function(work: _Conversion, node: Any) -> None:
 
 def _same(node: Any, name: str) -> Any | None:
     """The argument whose values an operation only hands on (a copy is one, without mutation)."""
-    source = node.args[0] if node.args else None
+    source: Any = node.args[0] if node.args else None
     if not hasattr(source, "meta") or "val" not in source.meta:
         return None
     before, after = source.meta["val"], node.meta["val"]
@@ -233,6 +231,13 @@ def _value(result: Any, name: str) -> Value | None:
     if not hasattr(result, "dtype"):
         raise RefusedError(f"node {name} gives {type(result).__name__}, not a tensor")
     return Value(_dtype(result.dtype, name), tuple(int(size) for size in result.shape))
+
+
+def _one(result: Any, name: str) -> Value:
+    value = _value(result, name)
+    if value is None:
+        raise RefusedError(f"input {name} is None")
+    return value
 
 
 def _dtype(dtype: Any, name: str) -> str:

@@ -77,6 +77,7 @@ class Slot:
     key: str
     value: Value
     aliases: tuple[str, ...] = ()
+    buffer: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,11 @@ def found(argument: Any) -> Iterator[str]:
             yield from found(item)
 
 
+def layer_name(module: str, call: int) -> str:
+    """`fc` for the first call of a module, `fc#2` for the second."""
+    return module if call == 1 else f"{module}#{call}"
+
+
 def to_plain(argument: Any) -> Any:
     """An argument as JSON: references, named constants and non-finite numbers become objects."""
     if isinstance(argument, Ref):
@@ -159,7 +165,8 @@ def _plain_value(value: Value | None) -> list[Any] | None:
 
 def _plain_slot(slot: Slot) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": slot.name, "key": slot.key, "value": _plain_value(slot.value)}
-    return plain | ({"aliases": list(slot.aliases)} if slot.aliases else {})
+    plain |= {"aliases": list(slot.aliases)} if slot.aliases else {}
+    return plain | ({"buffer": True} if slot.buffer else {})
 
 
 def _plain_node(node: Node) -> dict[str, Any]:

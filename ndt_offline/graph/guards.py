@@ -101,7 +101,7 @@ def _check_pieces(node: Node, values: dict[str, Any]) -> None:
     name = packet(node.op)
     if name not in ("unbind", "split", "chunk", "tensor_split") or not node.args:
         return
-    value = values.get(node.args[0].name) if isinstance(node.args[0], Ref) else None
+    value: Any = values.get(node.args[0].name) if isinstance(node.args[0], Ref) else None
     if not hasattr(value, "shape"):
         raise RefusedError(f"node {node.name}: {node.op} takes a tensor")
     if max(value.shape, default=0) > MAX_PIECES and len(node.values) * 2 < _pieces(node, value):
@@ -133,8 +133,7 @@ def _check_result(node: Node, result: Any) -> None:
         have = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
         if have != (value.dtype, value.shape):
             raise RefusedError(
-                f"node {node.name}: the file says {value}, {node.op} gives {have[0]}"
-                f"{list(have[1])}"
+                f"node {node.name}: the file says {value}, {node.op} gives {have[0]}{list(have[1])}"
             )
         if value.elements > MAX_ELEMENTS:
             raise RefusedError(f"node {node.name} has {value.elements} elements")

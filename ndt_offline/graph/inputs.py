@@ -81,13 +81,13 @@ def pick(answer: Any, output: str | int | None = None) -> torch.Tensor:
         answer = logits if is_tensor(logits) else first_tensor(answer)
     if answer is None:
         raise UsageError("the model returns no tensor", remedy="output= names the one to use")
-    return answer  # type: ignore[no-any-return]
+    return answer
 
 
 def first_tensor(answer: Any) -> torch.Tensor | None:
     """The first tensor in nested tuples, lists and dicts, depth first; None without one."""
     if is_tensor(answer):
-        return answer  # type: ignore[no-any-return]
+        return answer
     if isinstance(answer, Mapping):
         answer = list(answer.values())
     elif hasattr(answer, "__dataclass_fields__"):
@@ -115,7 +115,7 @@ def _named(answer: Any, output: str | int) -> torch.Tensor:
         tensor = None
     if not is_tensor(tensor):
         raise UsageError(f"the model's answer has no tensor {output!r}")
-    return tensor  # type: ignore[no-any-return]
+    return tensor
 
 
 def _accepts(model: Any, given: Mapping[str, Any]) -> bool:

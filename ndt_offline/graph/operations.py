@@ -64,11 +64,12 @@ grid_sampler_2d affine_grid_generator
 ALLOWED = frozenset(" ".join((_ELEMENTWISE, _SHAPE, _CREATE, _MATRIX, _LAYER)).split())
 CREATE = frozenset(_CREATE.split())
 # Results that share memory with their argument: they cost none of their own.
-VIEWS = frozenset(
-    """alias broadcast_to chunk diagonal expand expand_as flatten getitem movedim narrow permute
+_VIEWS = """
+alias broadcast_to chunk diagonal expand expand_as flatten getitem movedim narrow permute
     reshape reshape_as select slice split split_with_sizes squeeze swapaxes swapdims t tensor_split
-    transpose unbind unflatten unfold unsqueeze view view_as _unsafe_view _reshape_alias""".split()
-)
+    transpose unbind unflatten unfold unsqueeze view view_as _unsafe_view _reshape_alias
+"""
+VIEWS = frozenset(_VIEWS.split())
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 _NAME = re.compile(r"aten\.([A-Za-z_0-9]+)\.([A-Za-z_0-9]+)\Z")
 _PLAIN_TYPE = re.compile(
@@ -110,7 +111,7 @@ def resolve(op: str, node: str = "?") -> Callable[..., Any]:
         )
     if not functional(found):
         raise RefusedError(f"node {node}: {op} changes its arguments or takes more than numbers")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def functional(operator: Any) -> bool:

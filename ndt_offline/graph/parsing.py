@@ -45,7 +45,7 @@ _KINDS = {
 
 
 def parse(data: bytes) -> Document:
-    """The document in `data`; DamagedError where it is no JSON, RefusedError where it is hostile."""
+    """The document in `data`; DamagedError if it is no JSON, RefusedError if it is hostile."""
     plain = _object(_json(data), "the file")
     if plain.get("format") != FORMAT:
         raise RefusedError(f"not a graph: format is {_show(plain.get('format'))}")
@@ -201,6 +201,7 @@ def _slot(thing: Any) -> Slot:
         check_key(plain.get("key"), name),
         _value(plain.get("value"), name),
         tuple(check_key(alias, name) for alias in aliases),
+        plain.get("buffer") is True,
     )
 
 

@@ -51,6 +51,12 @@ class Graph:
         return {slot.key: slot.value for slot in self.document.parameters}
 
     @property
+    def buffers(self) -> set[str]:
+        """Names in the state dict that are buffers, not parameters."""
+        slots = [slot for slot in self.document.parameters if slot.buffer]
+        return {name for slot in slots for name in (slot.key, *slot.aliases)}
+
+    @property
     def output(self) -> Value:
         """Dtype and shape of what `run` returns."""
         known = {slot.name: slot.value for slot in self.document.slots()}
@@ -116,7 +122,7 @@ class Graph:
             del result
             for name in step.frees:
                 del values[name]
-        return values[self.document.output]  # type: ignore[no-any-return]
+        return values[self.document.output]
 
     def _plan(self, wanted: frozenset[str] | None) -> list[Step]:
         if wanted not in self._plans:

@@ -127,7 +127,7 @@ def _unpack(data: bytes, slots: tuple[Slot, ...]) -> dict[str, Any]:
 def _tensor(entry: Any, slot: Slot, body: memoryview) -> Any:
     import torch
 
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    offsets: Any = entry.get("data_offsets") if isinstance(entry, dict) else None
     fits = (
         isinstance(offsets, list)
         and [type(offset) for offset in offsets] == [int, int]
