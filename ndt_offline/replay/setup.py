@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from ndt_offline.graph import Graph
     from ndt_offline.graph.layers import Layer
     from ndt_offline.run.probe import Probe
+
+Chosen = tuple[list["Layer"], list[tuple[str, str]]]
+Chooser = Callable[[Sequence[str] | None], Chosen]
 
 MEASURE_VERSION = 1  # raised when the numbers a replay gives change
 
@@ -84,20 +86,18 @@ def probe_path(run: Run, parameters: Parameters) -> Path:
 
 def prepare(run: Run, parameters: Parameters) -> Setup:
     """Choose the layers; what cannot be measured is told, and the rest goes on."""
-    from ndt_offline.graph.layers import choose_layers, layer_names, weight_layers
+    from ndt_offline.graph.layers import choose_layers, weight_layers
 
     found = _Found()
     graph = _forward(run, parameters, found)
     shapes = _shapes(run)
-    names = {"activations": layer_names(graph) if graph else [], "weights": list(shapes)}
-    globs = _globs_by_space(parameters.layers, names)
     rules, side = dict(parameters.shapes), parameters.max_side
-    chosen, light = [], []
-    if graph and globs["activations"] != ():
-        chosen, light = choose_layers(graph, globs["activations"], rules, side)
-    weights, heavy = [], []
-    if globs["weights"] != ():
-        weights, heavy = weight_layers(shapes, globs["weights"], side)
+    choosers: dict[str, Chooser] = {"weights": lambda globs: weight_layers(shapes, globs, side)}
+    if graph:
+        choosers["activations"] = lambda globs: choose_layers(graph, globs, rules, side)
+    picked = _choose(choosers, parameters.layers)
+    chosen, light = picked.get("activations", ([], []))
+    weights, heavy = picked["weights"]
     spaces = (_space("activations", chosen), _space("weights", weights))
     return Setup(
         str(run.path),
@@ -167,23 +167,22 @@ def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
     return {t.name: (t.shape, t.dtype) for table in reversed(tables) for t in table.tensors}
 
 
-def _globs_by_space(
-    globs: tuple[str, ...] | None, names: dict[str, list[str]]
-) -> dict[str, tuple[str, ...] | None]:
-    """The globs that match something in each space; one that matches nothing is a mistake."""
+def _choose(choosers: dict[str, Chooser], globs: tuple[str, ...] | None) -> dict[str, Chosen]:
+    """Each glob may name activations, weights or both; one that names neither is a mistake."""
     if globs is None:
-        return dict.fromkeys(names)
-    hits = {
-        space: tuple(g for g in globs if any(fnmatchcase(name, g) for name in known))
-        for space, known in names.items()
-    }
-    lost = [g for g in globs if all(g not in hit for hit in hits.values())]
-    if lost:
-        known = ", ".join(dict.fromkeys(n for group in names.values() for n in group))
-        raise UsageError(
-            f"--layers {lost[0]!r} matches nothing", remedy=f"there are: {known[:500]}"
-        )
-    return hits
+        return {space: choose(None) for space, choose in choosers.items()}
+    hits: dict[str, list[str]] = {space: [] for space in choosers}
+    for glob in globs:
+        missed = []
+        for space, choose in choosers.items():
+            try:
+                choose([glob])
+                hits[space].append(glob)
+            except UsageError as error:
+                missed.append(error)
+        if len(missed) == len(choosers):
+            raise missed[-1]
+    return {space: choosers[space](found) if found else ([], []) for space, found in hits.items()}
 
 
 def _space(name: str, layers: Sequence[Layer]) -> Space:
