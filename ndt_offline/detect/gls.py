@@ -37,8 +37,9 @@ class Fit:
 def fit(values: Array, points: Points) -> Fit:
     """Glitches out, candidates in, ranked, checked for heavy tails."""
     x = values[points]
-    clean, glitches = without_glitches(x, fit_noise(x))
-    found = search(clean)
+    noise = fit_noise(x)
+    clean, glitches = without_glitches(x, noise)
+    found = search(clean, None if glitches.any() else noise)
     ranking = eliminate(found)
     Tt, nu = t_statistics(clean, found, ranking)
     return Fit(points, clean, glitches, found, ranking, Tt, nu)
@@ -92,9 +93,7 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     }
 
 
-def accepted(
-    columns: dict[str, Any], threshold: float, tails: float = TAILS
-) -> NDArray[np.bool_]:
+def accepted(columns: dict[str, Any], threshold: float, tails: float = TAILS) -> NDArray[np.bool_]:
     """Which candidates are transitions: still in at the threshold and, where the innovations
     have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
     return (columns["drops_out"] >= threshold) & (

@@ -34,7 +34,7 @@ def fit_noise(x: Array) -> Noise:
     """Subtract a running median (201), fit AR(4) robustly, take the innovations' rolling scale."""
     trend = running_median(x, TREND)
     rest = x - trend
-    phi = fit_ar(rest / rolling_scale(rest, SCALE))
+    phi = fit_ar(rest / rolling_scale(rest, SCALE, every=4))
     innovations = whiten(rest, phi)
     return Noise(trend, phi, innovations, rolling_scale(innovations, VOLATILITY, skip=ORDER))
 
@@ -46,39 +46,51 @@ def running_median(x: Array, window: int) -> Array:
     return median_filter(x, odd(window, len(x)), mode="reflect")
 
 
-def rolling_scale(x: Array, window: int, skip: int = 0) -> Array:
-    """Local SD by the running median of |x|; never below 5 % of the series' own median."""
+def rolling_scale(x: Array, window: int, skip: int = 0, every: int = 1) -> Array:
+    """Local SD by the running median of |x|; never below 5 % of the series' own median.
+
+    The first `skip` points are taken as the ones after them. `every` > 1 looks at one point in
+    so many, which is enough for weights.
+    """
     size = np.abs(x)
     size[:skip] = size[skip : 2 * skip]
-    local = MAD * running_median(size, window)
-    typical = float(np.median(local))
-    return np.maximum(local, FLOOR * typical if typical > 0 else 1.0)
+    local = MAD * running_median(size[::every], window // every)
+    typical = median(local)
+    if typical <= 0.0:  # most values are equal: fall back on all of them
+        typical = float(np.sqrt(np.mean(size**2))) or 1.0
+        return np.full(len(x), typical)
+    return np.repeat(np.maximum(local, FLOOR * typical), every)[: len(x)]
 
 
 def odd(window: int, n: int) -> int:
-    """The largest odd window that fits n points."""
-    return min(window, n - 1 + n % 2)
+    """The largest odd number that is at most the window and at most n points."""
+    return min(window - 1 + window % 2, n - 1 + n % 2)
 
 
-def fit_ar(u: Array, rounds: int = 4, corner: float = 1.5) -> Array:
+def median(x: Array) -> float:
+    """The upper median of finite values; several times faster than numpy's on short arrays."""
+    middle = len(x) // 2
+    return float(np.partition(x, middle)[middle])
+
+
+def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     """AR(4) coefficients by Huber's M-estimate (reweighted least squares). [n] -> [4]."""
-    lags = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
+    lags: Array = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
     target = u[ORDER:]
-    phi = np.zeros(ORDER)
+    phi: Array = np.zeros(ORDER)
     weighted = lags
+    ridge = np.eye(ORDER) * (1e-9 * (1.0 + float(target @ target)))
     for _ in range(rounds):
-        normal = weighted @ lags.T
-        normal[np.diag_indices(ORDER)] += 1e-9 * (1 + np.trace(normal))
-        phi = np.linalg.solve(normal, weighted @ target)
+        phi = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
         rest = np.abs(target - phi @ lags)
-        limit = corner * MAD * float(np.median(rest)) + 1e-300
-        weighted = lags * np.minimum(1.0, limit / np.maximum(rest, 1e-300))
+        limit = corner * MAD * median(rest) + 1e-300
+        weighted = lags * np.asarray(limit / np.maximum(rest, limit))
     return phi
 
 
 def whiten(x: Array, phi: Array) -> Array:
     """x_t - sum_k phi_k x_(t-k) along the last axis; the first four entries are 0."""
-    out = np.zeros_like(x)
+    out: Array = np.zeros(x.shape)
     n = x.shape[-1]
     out[..., ORDER:] = x[..., ORDER:]
     for k, weight in enumerate(phi.tolist(), start=1):

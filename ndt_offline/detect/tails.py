@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.filters import HALVES, columns
+from ndt_offline.detect.evidence import cut, without_others
+from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.search import Search
 from ndt_offline.detect.transition import Array
@@ -95,34 +96,26 @@ def windows(x: Array, found: Search, others: Array) -> tuple[Array, Array]:
     data [k, 256], design [k, 5, 256]: step, then nuisance; zero outside the candidate's filter.
     """
     noise, half = found.noise, HALVES[-1]
-    k, n = len(found.at), len(x)
-    jumps = np.zeros((k, n))
-    jumps[np.arange(k), found.at] = 1.0
-    rest = (x - x.mean()) - others @ np.cumsum(jumps, axis=1)
-    padded = np.zeros((k, n + 2 * half))
-    padded[:, half:-half] = whiten(rest, noise.phi) / noise.volatility
-    weight = np.zeros(n + 2 * half)
-    weight[half:-half] = 1.0 / noise.volatility
-    where = found.at[:, None] + np.arange(2 * half)
-    known = np.zeros((len(found.bank.halves), 5, 2 * half))
-    for row, h in enumerate(found.bank.halves):
-        matrix = columns(noise.phi, h)
-        known[row, : len(matrix), half - h : half + h] = matrix
-    design = known[found.row] * weight[where][:, None]
-    used = np.abs(known[found.row]).sum(axis=1) > 0
-    return np.take_along_axis(padded, where, axis=1) * used, design
+    rest = without_others(x - x.mean(), found, others)
+    scale = np.broadcast_to(noise.volatility, rest.shape)
+    halves = np.array(found.bank.halves)[found.row]
+    inside = np.abs(np.arange(-half, half) + 0.5) < halves[:, None]
+    weight = np.where(inside, 1.0 / cut(scale, found.at), 0.0)
+    design = found.bank.designs[found.row] * weight[:, None]
+    return cut(whiten(rest, noise.phi), found.at) * weight, design
 
 
 def _ridge(design: Array) -> Array:
     """A little on the diagonal; 1 where a column is not used at all."""
     power = (design**2).sum(axis=2)
-    return (np.where(power > 0, 1e-10 * power, 1.0))[:, :, None] * np.eye(design.shape[1])
+    extra: Array = np.where(power > 0, 1e-12 * power.max(axis=1, keepdims=True), 1.0)
+    return extra[:, :, None] * np.eye(design.shape[1])
 
 
 def _fit(design: Array, data: Array, weight: Array) -> Array:
     weighted = design * weight[:, None]
     normal = weighted @ design.swapaxes(1, 2) + _ridge(design)
-    return np.linalg.solve(normal, (weighted @ data[:, :, None]))[:, :, 0]
+    return np.asarray(np.linalg.solve(normal, weighted @ data[:, :, None])[:, :, 0], np.float64)
 
 
 def _loss(design: Array, data: Array, nu: float, scale: float) -> Array:

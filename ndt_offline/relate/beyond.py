@@ -6,7 +6,7 @@ import numpy as np
 
 from ndt_offline.relate.combine import simes
 from ndt_offline.relate.filters import detrended, scaled
-from ndt_offline.relate.gaps import MOST_FILLED, Bools, fill
+from ndt_offline.relate.gaps import Bools, fill, filled_enough
 from ndt_offline.relate.lag import lead
 from ndt_offline.relate.levels import Columns, by_block
 from ndt_offline.relate.ranks import Floats, unit_ranks
@@ -36,12 +36,6 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     """
     empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
     return by_block(x, y, empty, SHORTEST, _beyond_block)
-
-
-def filled_enough(keep: Bools) -> bool:
-    """Whether the samples kept leave at most a tenth of their span to be filled."""
-    where = np.flatnonzero(keep)
-    return len(where) >= (1 - MOST_FILLED) * (where[-1] - where[0] + 1)
 
 
 def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ndt_offline.errors import UsageError
 from ndt_offline.relate.beyond import BEYOND, SHORTEST, beyond_columns
 from ndt_offline.relate.combine import benjamini_hochberg
-from ndt_offline.relate.gaps import checked_steps, regular_grid
+from ndt_offline.relate.gaps import as_rows, checked_steps, regular_grid
 from ndt_offline.relate.levels import SMOOTHED, Columns, level_columns, smoothed_columns
 from ndt_offline.relate.ranks import Floats
 from ndt_offline.relate.serial import interval_of_rho
@@ -125,7 +125,7 @@ def couplings_table(
     level: float = 0.95,
 ) -> Columns:
     """`correlate` as columns: {field of `Coupling`: array [k, t]}; `status` is a uint8 code."""
-    x, y = _matrix(series, "series"), _matrix(targets, "targets")
+    x, y = as_rows(series, "series"), as_rows(targets, "targets")
     if x.shape[1] != y.shape[1]:
         raise UsageError(
             f"the series have {x.shape[1]} samples, the targets {y.shape[1]}",
@@ -145,16 +145,6 @@ def couplings_table(
         smoothed_columns(x, y, smooth) if smooth else {f"{name}_smooth": empty for name in SMOOTHED}
     )
     return table
-
-
-def _matrix(values: ArrayLike, name: str) -> Floats:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim == 1 and matrix.size:
-        matrix = matrix[None]
-    if matrix.ndim != 2:
-        raise UsageError(f"{name} must be an array [rows, samples], not of shape {matrix.shape}")
-    finite = np.isfinite(matrix)
-    return matrix if finite.all() else np.where(finite, matrix, np.nan)
 
 
 def _beyond(x: Floats, y: Floats, clock: Floats | None) -> Columns:

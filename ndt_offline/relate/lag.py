@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ndt_offline.relate.gaps import Bools
 from ndt_offline.relate.ranks import Floats
 from ndt_offline.relate.serial import autocorrelation
 
@@ -52,8 +51,8 @@ def lead(units_x: Floats, units_y: Floats, level: float = 0.95) -> tuple[Floats,
     covariance = _bartlett(units_x, units_y, 2 * reach)
     apart = np.abs(np.arange(2 * reach + 1) - best[..., None])
     spread = 2 * (covariance[..., :1] - np.take_along_axis(covariance, apart, axis=2))
-    near: Bools = drop <= ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
-    low, high = np.argmax(near, axis=2), 2 * reach - np.argmax(near[..., ::-1], axis=2)
+    near = drop <= ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
+    low, high = np.argmax(near, axis=2), 2 * reach - np.argmax(np.flip(near, 2), axis=2)
     return tuple(np.where(gone, np.nan, place - float(reach)) for place in (best, low, high))  # type: ignore[return-value]
 
 

@@ -63,8 +63,8 @@ def interval_of_rho(rho: Floats, n_effective: Floats, level: float = 0.95) -> tu
 def p_of_pairs(units_x: Floats, units_y: Floats) -> tuple[Floats, Floats]:
     """rho and its p [k, t] for ranked rows [k, n] and [t, n] of length 1.
 
-    p is 1 where the pair is worth fewer than 40 samples (n / 40 of a short pair, at least 5): two smooth curves, each made of a few
-    slow bends, always agree or disagree, and prove nothing by it.
+    p is 1 where the pair is worth fewer than 40 samples (n / 40 of a short pair, at least 5): two
+    smooth curves of a few slow bends always agree or disagree, and prove nothing by it.
     """
     rho = np.clip(units_x @ units_y.T, -1, 1)
     n_effective = effective_n(units_x, units_y)
