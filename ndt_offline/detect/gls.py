@@ -18,7 +18,7 @@ from ndt_offline.detect.tails import GAUSSIAN, t_statistics
 from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
 from ndt_offline.detect.transition import to_columns as _columns
 
-TAILS = 4.5
+TAILS = 4.7
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
 
 def accepted(columns: dict[str, Any], threshold: float, tails: float = TAILS) -> NDArray[np.bool_]:
     """Which candidates are transitions: still in at the threshold and, where the innovations
-    have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
+    are not Gaussian, |Tt| of at least `tails`. Boolean [k]."""
     return (columns["drops_out"] >= threshold) & (
         (columns["nu"] >= GAUSSIAN) | (np.abs(columns["Tt"]) >= tails)
     )

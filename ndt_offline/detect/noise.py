@@ -13,6 +13,7 @@ TREND = 201  # points of the running median
 SCALE = 201  # points of the rolling scale that the AR fit is weighted by
 VOLATILITY = 101  # points of the rolling scale of the innovations
 MAD = 1.4826  # SD of a Gaussian over the median of its absolute value
+LEVERAGE = 3.0  # local scales from which on a value has less say in the AR fit
 FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to be calmer
 
 
@@ -74,17 +75,22 @@ def median(x: Array) -> float:
 
 
 def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
-    """AR(4) coefficients by Huber's M-estimate (reweighted least squares). [n] -> [4]."""
+    """AR(4) coefficients by a Mallows-type M-estimate (reweighted least squares). [n] -> [4].
+
+    Rows are weighted down by their own residual (Huber) and, where one of the four values before
+    is beyond `LEVERAGE` scales, by that: a pulse of three points would else fit itself.
+    """
     lags: Array = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
     target = u[ORDER:]
+    calm = (LEVERAGE / np.maximum(np.abs(lags).max(axis=0), LEVERAGE)) ** 2
+    weighted: Array = lags * calm
     phi: Array = np.zeros(ORDER)
-    weighted = lags
-    ridge = np.eye(ORDER) * (1e-9 * (1.0 + float(target @ target)))
+    ridge = np.eye(ORDER) * (1e-9 * (1.0 + float(calm @ (target * target))))
     for _ in range(rounds):
         phi = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
         rest = np.abs(target - phi @ lags)
         limit = corner * MAD * median(rest) + 1e-300
-        weighted = lags * np.asarray(limit / np.maximum(rest, limit))
+        weighted = lags * (calm * (limit / np.maximum(rest, limit)))
     return phi
 
 

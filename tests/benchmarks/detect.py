@@ -20,6 +20,26 @@ def table(seeds: int, seed: int, **kw: object) -> None:
     print(result.verdict, f"\n{result.seconds:.0f} s")
 
 
+def few(seeds: int, seed: int) -> None:
+    hard = (
+        "GARCH",
+        "t5 in AR .7",
+        "t5 in walk",
+        "glitches of 2",
+        "glitches of 3",
+        "white",
+        "AR .9",
+        "walk",
+    )
+    table(
+        seeds,
+        seed,
+        nulls=hard,
+        positives=("AR .5", "t5 in AR .7", "walk + white", "ARMA"),
+        sizes=(4.0,),
+    )
+
+
 def nulls(seeds: int, seed: int) -> None:
     table(seeds, seed, positives=())
 
