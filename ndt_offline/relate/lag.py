@@ -43,7 +43,7 @@ def lead(units_x: Floats, units_y: Floats, level: float = 0.95) -> tuple[Floats,
 
     reach = reach_for(units_x.shape[1])
     cross = cross_correlation(units_x, units_y, reach)
-    gone = np.isnan(cross).any(axis=2)
+    gone = np.asarray(np.isnan(cross).any(axis=2))
     size = np.where(gone[..., None], 0.0, np.abs(cross))
     best = np.argmax(size, axis=2)
     peak = np.take_along_axis(cross, best[..., None], axis=2)
@@ -51,7 +51,8 @@ def lead(units_x: Floats, units_y: Floats, level: float = 0.95) -> tuple[Floats,
     covariance = _bartlett(units_x, units_y, 2 * reach)
     apart = np.abs(np.arange(2 * reach + 1) - best[..., None])
     spread = 2 * (covariance[..., :1] - np.take_along_axis(covariance, apart, axis=2))
-    near = drop <= ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
+    allowed = ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
+    near = np.less_equal(drop, allowed)
     low, high = np.argmax(near, axis=2), 2 * reach - np.argmax(np.flip(near, 2), axis=2)
     return tuple(np.where(gone, np.nan, place - float(reach)) for place in (best, low, high))  # type: ignore[return-value]
 
