@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ndt_offline.relate.beyond import PARTS
 from ndt_offline.relate.cells import COUPLED, LAGGED, NULLS
 from ndt_offline.relate.combine import benjamini_hochberg
 from ndt_offline.relate.couplings import ALPHA, couplings_table
@@ -15,7 +16,6 @@ from ndt_offline.relate.ranks import Floats
 
 # Pairs come in groups of this many series and targets: enough for bulk, little is thrown away.
 GROUP = 10
-PARTS = ("p_shift", "p_detrended", "p_differenced")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrialCell:
     """One kind of pair. `truth` is independent, coupled or lagged; rates are shares of `pairs`.
 
     at_5, at_1     p <= .05, p <= .01: false positives of independent pairs, else power
-    shift, detrended, differenced    the same of the three parts at .05
+    shift, detrended, differenced, lag    the same of the four parts at .05
     verdict        q <= .05 among these pairs and as many independent ones of the same kind
                    (of independent pairs: among themselves)
     """
@@ -36,6 +36,7 @@ class TrialCell:
     shift: float
     detrended: float
     differenced: float
+    lag: float
     verdict: float
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import combine_pvalues, false_discovery_control, pearsonr
+from scipy.stats import false_discovery_control, pearsonr
 
-from ndt_offline.relate.combine import benjamini_hochberg, simes
 from ndt_offline.relate.cells import COUPLED, NULLS
+from ndt_offline.relate.combine import benjamini_hochberg, simes
 from ndt_offline.relate.ranks import unit_ranks, unit_rows
 from ndt_offline.relate.serial import autocorrelation, effective_n, interval_of_rho, p_of_rho
 
