@@ -21,8 +21,8 @@ class Bank:
     """The filters of one noise model.
 
     halves [w]: half widths in use. designs [w, 5, 256]: whitened step, then the nuisance, 0 where
-    unused. weights [w, 256]: what multiplies the innovations around a point. response [w, 265]:
-    output at a distance d = -132..132 from a unit step.
+    unused. weights [w, 256]: what multiplies the innovations around a point. response [w, 273]:
+    output at a distance d = -136..136 from a unit step.
     """
 
     halves: tuple[int, ...]
@@ -33,7 +33,7 @@ class Bank:
 
 def make_bank(phi: Array, n: int) -> Bank:
     """Filters for a series of n points: those that fit at least twice."""
-    halves = tuple(h for h in HALVES if n >= 4 * h + 8)
+    halves: tuple[int, ...] = tuple(h for h in HALVES if n >= 4 * h + ORDER)
     whole = whiten(_raw_design(), phi)[:, ORDER:]
     designs = np.zeros((len(halves), *whole.shape))
     for design, h in zip(designs, halves, strict=True):
@@ -41,13 +41,13 @@ def make_bank(phi: Array, n: int) -> Bank:
         window = slice(HALVES[-1] - h, HALVES[-1] + h)
         design[rows, window] = whole[rows, window]
     solved = np.linalg.solve(_normal(designs), np.eye(5)[:, :1])
-    weights: Array = (solved.swapaxes(1, 2) @ designs)[:, 0]
+    weights = np.asarray((solved.swapaxes(1, 2) @ designs)[:, 0], np.float64)
     return Bank(halves, designs, weights, _response(weights, whitened_step(phi)))
 
 
 @cache
 def _raw_design() -> Array:
-    """Step at the centre and powers 0 to 3 of time, with four points before the window."""
+    """Step at the centre and powers 0 to 3 of time, with the eight points before the window."""
     t = np.arange(-HALVES[-1] - ORDER, HALVES[-1]) / HALVES[-1]
     return np.stack([(t >= 0).astype(np.float64), *(t**k for k in range(4))])
 

@@ -1,4 +1,4 @@
-"""The noise of a series: slow trend, AR(4) correlation, local volatility."""
+"""The noise of a series: slow trend, AR(8) correlation, local volatility."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 
 from ndt_offline.detect.transition import Array
 
-ORDER = 4
+ORDER = 8
+ORDER_SHORT = 4  # below ENOUGH points
+ENOUGH = 320
 TREND = 201  # points of the running median
 SCALE = 201  # points of the rolling scale that the AR fit is weighted by
 VOLATILITY = 101  # points of the rolling scale of the innovations
 MAD = 1.4826  # SD of a Gaussian over the median of its absolute value
+LEVERAGE = 3.0  # local scales from which on a value has less say in the AR fit
 FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to be calmer
 
 
@@ -20,8 +23,8 @@ FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to b
 class Noise:
     """A model of one series without its steps.
 
-    trend [n]: running median. phi [4]: coefficients, x_t - sum phi_k x_(t-k) is the innovation.
-    innovations [n]: of series minus trend, the first four are 0. volatility [n]: their local SD.
+    trend [n]: running median. phi [8]: coefficients, x_t - sum phi_k x_(t-k) is the innovation.
+    innovations [n]: of series minus trend, the first eight are 0. volatility [n]: their local SD.
     """
 
     trend: Array
@@ -31,7 +34,7 @@ class Noise:
 
 
 def fit_noise(x: Array) -> Noise:
-    """Subtract a running median (201), fit AR(4) robustly, take the innovations' rolling scale."""
+    """Subtract a running median (201), fit AR(8) robustly, take the innovations' rolling scale."""
     trend = running_median(x, TREND)
     rest = x - trend
     phi = fit_ar(rest / rolling_scale(rest, SCALE, every=4))
@@ -74,27 +77,37 @@ def median(x: Array) -> float:
 
 
 def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
-    """AR(4) coefficients by Huber's M-estimate (reweighted least squares). [n] -> [4]."""
-    lags: Array = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
-    target = u[ORDER:]
+    """AR coefficients by a Mallows-type M-estimate (reweighted least squares). [n] -> [8].
+
+    Order 8, or 4 (the rest 0) under 320 points. Rows are weighted down by their own residual
+    (Huber) and, where a value before is beyond `LEVERAGE` scales, by that: a pulse of three
+    points would else explain itself.
+    """
+    order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
+    target = u[order:]
+    lags: Array = np.stack([u[order - k : -k] for k in range(1, order + 1)])
+    far = np.abs(u)
+    far = np.stack([far[order - k : -k] for k in range(1, 5)]).max(axis=0)
+    calm: Array = (LEVERAGE / np.maximum(far, LEVERAGE)) ** 2
+    weighted: Array = lags * calm
     phi: Array = np.zeros(ORDER)
-    weighted = lags
-    ridge = np.eye(ORDER) * (1e-9 * (1.0 + float(target @ target)))
+    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (target * target))))
     for _ in range(rounds):
-        phi = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
-        rest = np.abs(target - phi @ lags)
+        phi[:order] = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
+        rest = np.abs(target - phi[:order] @ lags)
         limit = corner * MAD * median(rest) + 1e-300
-        weighted = lags * np.asarray(limit / np.maximum(rest, limit))
+        weighted = lags * (calm * (limit / np.maximum(rest, limit)))
     return phi
 
 
 def whiten(x: Array, phi: Array) -> Array:
-    """x_t - sum_k phi_k x_(t-k) along the last axis; the first four entries are 0."""
+    """x_t - sum_k phi_k x_(t-k) along the last axis; the first eight entries are 0."""
     out: Array = np.zeros(x.shape)
     n = x.shape[-1]
     out[..., ORDER:] = x[..., ORDER:]
     for k, weight in enumerate(phi.tolist(), start=1):
-        out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
+        if weight:
+            out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
     return out
 
 

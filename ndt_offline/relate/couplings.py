@@ -40,12 +40,13 @@ class Coupling:
     rho_time              rho of training time itself with the target: read rho beside it
     rho_series_time       rho of training time with the series
     partial               rho of series and target given time
-    p                     the p: Simes of p_shift, p_detrended, p_differenced
+    p                     the p: Simes of p_shift, p_detrended, p_differenced, p_lag
     q                     Benjamini-Hochberg over all pairs of the call
     p_shift               truncated time shift; never below 1/41
     rho_detrended, p_...  minus the centred mean of 51, divided by the rolling volatility
     rho_differenced, ...  first differences, divided by the rolling volatility
     lag, lag_low, _high   in steps, > 0: the series leads; of the detrended pair
+    rho_lag, p_lag        at that lag; p for the best of all lags within 50 samples
     n, n_effective, ties  complete samples, what they are worth, share of tied samples
     rho_smooth, ...       after `smooth`, where asked for; beside, never instead of, rho
     """
@@ -70,6 +71,8 @@ class Coupling:
     lag: float
     lag_low: float
     lag_high: float
+    rho_lag: float
+    p_lag: float
     n_effective: float
     ties: float
     rho_smooth: float

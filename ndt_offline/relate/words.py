@@ -7,8 +7,8 @@ Trend of a series, by its rho with training time:
 Coupling to a target, by q, then p (the Simes p), never by rho of the levels:
     no p                       "coupling to loss not tested: " and the status
     q <= .05                   "moves with loss" or "moves against loss", "beyond that" after a
-                               trend, with rho of the fluctuations (the detrended or the
-                               differenced pair, whichever has the smaller p) and p
+                               trend, with rho of the fluctuations (detrended, differenced or
+                               at the lag: that with the smallest p) and p
     q > .05, p <= .05          "a hint of coupling to loss (p .03) that does not hold among all
                                pairs (q .21)"
     p > .05                    "no coupling to loss beyond that (p .46)"
@@ -68,9 +68,14 @@ def coupling_words(coupling: Coupling, target: str) -> str:
 
 
 def fluctuation_rho(coupling: Coupling) -> float:
-    """rho of the detrended or of the differenced pair, whichever has the smaller p."""
-    differenced = coupling.p_differenced < coupling.p_detrended or np.isnan(coupling.p_detrended)
-    return coupling.rho_differenced if differenced else coupling.rho_detrended
+    """rho of the detrended pair, the differenced, or the one at its lag: that of the smallest p."""
+    shown = (
+        (coupling.p_detrended, coupling.rho_detrended),
+        (coupling.p_differenced, coupling.rho_differenced),
+        (coupling.p_lag, coupling.rho_lag),
+    )
+    tested = [pair for pair in shown if not np.isnan(pair[0])]
+    return min(tested, key=lambda pair: pair[0])[1] if tested else coupling.partial
 
 
 def lead_words(coupling: Coupling) -> str:

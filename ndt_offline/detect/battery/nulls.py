@@ -9,7 +9,7 @@ import numpy as np
 
 from ndt_offline.detect.battery.drifts import DRIFTS, Drift
 from ndt_offline.detect.battery.noises import NOISES, Generator, Noise
-from ndt_offline.detect.transition import Array
+from ndt_offline.detect.transition import Array, Steps
 
 Null = Callable[[Generator, int], Array]
 
@@ -65,19 +65,19 @@ GAUSSIAN = tuple(
 )
 
 
-def missing(rng: Generator, x: Array, share: float = 0.2) -> tuple[Array, Array]:
+def missing(rng: Generator, x: Array, share: float = 0.2) -> tuple[Array, Steps]:
     """The series with a share of points missing at random: values, steps."""
     kept = np.flatnonzero(rng.random(len(x)) >= share)
     return x[kept], kept
 
 
-def dense_start(x: Array, dense: int = 400, every: int = 10) -> tuple[Array, Array]:
+def dense_start(x: Array, dense: int = 400, every: int = 10) -> tuple[Array, Steps]:
     """Every point at first, then one in `every` (x must be long enough): values, steps."""
     steps = np.r_[np.arange(dense), np.arange(dense, len(x), every)]
     return x[steps], steps
 
 
-def gaps(x: Array, count: int = 4, length: int = 60) -> tuple[Array, Array]:
+def gaps(x: Array, count: int = 4, length: int = 60) -> tuple[Array, Steps]:
     """`count` gaps of `length` points, evenly spread: values, steps."""
     steps = np.arange(len(x))
     starts = (np.arange(1, count + 1) * len(x)) // (count + 1)

@@ -13,7 +13,7 @@ import numpy as np
 from ndt_offline.detect.battery.nulls import HARD, NULLS
 from ndt_offline.detect.battery.positives import LIMITED, POSITIVES, SIZES
 from ndt_offline.detect.detectors import detect
-from ndt_offline.detect.transition import Array
+from ndt_offline.detect.transition import Array, Points
 
 NEAR = 10  # points from a planted step that count as having found it
 FEW = 0.2  # false positives per 1000 points that a detector may have on a null
@@ -160,7 +160,7 @@ def run_steps(
     found, false, distances = np.empty(seeds), np.empty(seeds), []
     for k in range(seeds):
         x, planted = POSITIVES[name](_rng(base, name, sigmas, k), n, sigmas)
-        reported = np.array([t.index for t in detect(x, detector=detector, **params)])
+        reported = np.array([t.index for t in detect(x, detector=detector, **params)], np.int64)
         near, extra = match(planted, reported)
         found[k], false[k] = len(near) / len(planted), extra
         distances += near
@@ -172,7 +172,7 @@ def run_steps(
     )
 
 
-def match(planted: Array, reported: Array) -> tuple[list[int], int]:
+def match(planted: Points, reported: Points) -> tuple[list[int], int]:
     """Distance of the nearest report for each planted step found; reports near none of them."""
     if not len(reported):
         return [], 0
