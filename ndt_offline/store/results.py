@@ -29,6 +29,12 @@ class SeriesId:
         return f"{self.space}/{self.layer}/{self.metric}"
 
 
+def names_of(ids: tuple[SeriesId, ...]) -> dict[str, np.ndarray]:
+    """The three columns that say which series a row of a table is of."""
+    keys = ("space", "layer", "metric")
+    return {key: np.array([getattr(i, key) for i in ids], dtype=object) for key in keys}
+
+
 class Results:
     """Reads a store that `analyze` made. Raises UsageError where there is none."""
 
