@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import zarr
 
+from ndt_offline import __version__
 from ndt_offline.detect.counts import counts
 from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
+from ndt_offline.detect.transition import FIELDS
 from ndt_offline.execute.question import Question
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
@@ -33,7 +36,7 @@ def put_peaks(results: Results, question: Question, values: np.ndarray) -> tuple
         if question.threshold < min(detector.floor, params["threshold"]):
             params["threshold"] = question.threshold
     key = key_of(
-        results.content_key(), question.metrics, question.detector, _source(detector),
+        __version__, FIELDS, results.content_key(), question.metrics, question.detector, _source(detector),
         json_of(params), question.draws, question.seed,
     )  # fmt: skip
 
@@ -129,12 +132,12 @@ def put_events(results: Results, question: Question, found: tuple[str, Peaks]) -
     marks = _marks(results)
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        events = find_events(peaks, results.steps) if question.detector == "steps" else []
+        events = find_events(_finite(peaks), results.steps) if question.detector == "steps" else []
         events = mark_events(events, results.steps, marks)
         columns = {
             "step": np.array([e.step for e in events], np.int64),
             "p": np.array([e.p for e in events], np.float64),
-            "series": np.array([len(e.series) for e in events], np.int64),
+            "series": np.array([len(set(e.series)) for e in events], np.int64),
             "marks": np.array([", ".join(e.marks) for e in events], object),
         }
         members = [(n, s, t, at) for n, e in enumerate(events)
@@ -145,7 +148,13 @@ def put_events(results: Results, question: Question, found: tuple[str, Peaks]) -
         tables = {"events": (("event",), columns), "members": (("member",), inside)}
         return tables, {"peaks": key, "marks": {name: list(at) for name, at in marks.items()}}
 
-    return stage_of(results.root["derived"], "events", key_of(key, sorted(marks.items())), make)
+    return stage_of(results.root["derived"], "events", key_of(2, key, sorted(marks.items())), make)
+
+
+def _finite(peaks: Peaks) -> Peaks:
+    """A step between two constant stretches has no noise to be measured by, and no p."""
+    keep = np.isfinite(peaks.found["T"]) & ~np.isnan(peaks.found["Tt"])
+    return replace(peaks, found={name: column[keep] for name, column in peaks.found.items()})
 
 
 def _threshold(question: Question, peaks: Peaks) -> float | None:

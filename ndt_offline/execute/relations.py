@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ndt_offline import __version__
 from ndt_offline.execute.question import Question
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import key_of, stage_of
@@ -18,12 +19,15 @@ def put_couplings(
     results: Results, question: Question, ids: tuple[SeriesId, ...], values: np.ndarray
 ) -> zarr.Group:
     """Every series against every target that was recorded."""
-    from ndt_offline.relate import couplings_table
+    from ndt_offline.relate.couplings import Coupling, couplings_table
 
     targets = {name: results.signal(name) for name in question.targets}
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
-    key = key_of(results.content_key(), question.metrics, question.smooth, list(targets), digest)
+    key = key_of(
+        __version__, results.content_key(), question.metrics, question.smooth, list(targets),
+        digest, tuple(Coupling.__dataclass_fields__),
+    )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
         columns: dict[str, np.ndarray] = {}
@@ -49,8 +53,9 @@ def put_phases(
 
     metrics = phased_metrics(question, ids)
     key = key_of(
-        results.content_key(), question.metrics, metrics, question.phase_draws, question.seed
-    )
+        __version__, results.content_key(), question.metrics, metrics, question.phase_draws,
+        question.seed,
+    )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
         where = [i for i, name in enumerate(ids) if name.metric in metrics]

@@ -103,6 +103,13 @@ class Results:
             return np.full(len(self.steps), np.nan)
         return np.asarray(signals[name][:])
 
+    @property
+    def signal_names(self) -> list[str]:
+        """What `signal` knows: journal scalars, and `probe_` quantities."""
+        signals = self.root["signals"]
+        own = [name for name in signals if name not in ("step", "quantity", "probe")]
+        return sorted(own) + [f"probe_{name}" for name in signals["quantity"][:].tolist()]
+
     def not_finite(self, space: str) -> np.ndarray:
         """How many steps of each layer had NaN or infinite entries: [layer]."""
         status = np.asarray(self.root[f"{space}/status"][:])
