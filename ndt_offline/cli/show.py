@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import TracebackType
@@ -86,15 +87,12 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
         console.print(Text(printable(f"report: {result.report}"), style="bold"))
     console.print(Text(printable(f"arrays: {result.store}")))
     other = next((name for name in known if name != chosen), chosen)
+    run = shlex.quote(result.run)
     console.print(
-        Text(
-            printable(
-                f"next:   ndt-analyze {result.run} --threshold 6   (seconds: no replay)\n"
-                f"        ndt-analyze {result.run} --show {other}\n"
-                f"        ndt-offline figures {result.run} --out figures"
-            )
-        )
+        Text(printable(f"next:   ndt-analyze {run} --threshold 6   (seconds: no replay)"))
     )
+    console.print(Text(printable(f"        ndt-analyze {run} --show {other}")))
+    console.print(Text(printable(f"        ndt-offline figures {run} --out figures")))
 
 
 def head_lines(result: Result) -> Iterator[str]:

@@ -31,13 +31,12 @@ def put_peaks(results: Results, question: Question, values: np.ndarray) -> tuple
     if question.threshold is not None and not detector.sweeps:
         given["threshold"] = question.threshold
     params = detector.params(**given)
-    if detector.sweeps and question.threshold is not None:
-        # Below what is usually stored it is found anew.
-        if question.threshold < min(detector.floor, params["threshold"]):
-            params["threshold"] = question.threshold
+    asked = question.threshold
+    if detector.sweeps and asked is not None and asked < min(detector.floor, params["threshold"]):
+        params["threshold"] = asked  # below what is usually stored: found anew
     key = key_of(
-        __version__, FIELDS, results.content_key(), question.metrics, question.detector, _source(detector),
-        json_of(params), question.draws, question.seed,
+        __version__, FIELDS, results.content_key(), question.metrics, question.detector,
+        _source(detector), json_of(params), question.draws, question.seed,
     )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -192,7 +191,9 @@ def _source(detector: Detector) -> str:
     _ = detector.rule
     module, _, function = detector.home.partition(":")
     try:
-        return key_of(inspect.getsource(inspect.getmodule(getattr(import_module(module), function))))  # type: ignore[arg-type]
+        return key_of(
+            inspect.getsource(inspect.getmodule(getattr(import_module(module), function)))
+        )  # type: ignore[arg-type]
     except (OSError, TypeError):
         return str(np.random.default_rng().integers(2**63))
 
@@ -210,4 +211,3 @@ def _marks(results: Results) -> dict[str, tuple[int, ...]]:
 
 def _turned(rows: list[tuple[Any, ...]], width: int) -> list[np.ndarray]:
     return [np.array([row[i] for row in rows], np.float64) for i in range(width)]
-

@@ -1,4 +1,4 @@
-"""What the journal says, beside the spectra: scalars of every step, and where training restarted."""
+"""What the journal says beside the spectra: scalars of every step, restarts of the training."""
 
 from __future__ import annotations
 

@@ -128,7 +128,9 @@ def _series_sections(
         key = row["metric"], row["space"]
         section = sections.setdefault(key, {"metric": key[0], "space": key[1], "charts": []})
         charts = [_chart_of(store, row, found, most, log) for log in (False, True)]
-        section["charts"].append({"row": row, "number": number, "linear": charts[0], "log": charts[1]})
+        section["charts"].append(
+            {"row": row, "number": number, "linear": charts[0], "log": charts[1]}
+        )
     return list(sections.values())
 
 
@@ -164,13 +166,18 @@ def _heat_maps(store: Results) -> list[dict[str, Any]]:
 def _pair_charts(store: Results, metric: str) -> list[dict[str, Any]]:
     steps, charts = store.steps.astype(np.float64), []
     for activation, weight in matched_layers(store)[: HEATED // 2]:
-        both = [store.series("activations", activation, metric), store.series("weights", weight, metric)]
+        both = [
+            store.series("activations", activation, metric),
+            store.series("weights", weight, metric),
+        ]
         with np.errstate(all="ignore"):
             lines = [("value", both[0] / _first(both[0])), ("other", both[1] / _first(both[1]))]
         title = printable(f"{metric} of {activation} and {weight}, relative to the start")
         drawn = [panels.line_chart(steps, lines, FINEST, title=title, x_label="training step", log=log)
                  for log in (False, True)]  # fmt: skip
-        charts.append({"activation": activation, "weight": weight, "linear": drawn[0], "log": drawn[1]})
+        charts.append(
+            {"activation": activation, "weight": weight, "linear": drawn[0], "log": drawn[1]}
+        )
     return charts
 
 
@@ -196,7 +203,8 @@ def _sweep_chart(store: Results) -> Markup | None:
     lines = [("other", sweep["matched"]), ("value", sweep["observed"].astype(np.float64))]
     return panels.line_chart(
         sweep["threshold"], lines, FINEST, title="jumps by threshold, found and by chance",
-        x_label="threshold", zero=True, bands=[(sweep["matched_low"], sweep["matched_high"])], width=720,
+        x_label="threshold", zero=True, width=720,
+        bands=[(sweep["matched_low"], sweep["matched_high"])],
     )  # fmt: skip
 
 

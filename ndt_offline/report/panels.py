@@ -135,7 +135,8 @@ def coupling_chart(rows: Sequence[Row], target: str) -> Markup:
         name = name if len(name) <= 46 else name[:22] + "\u2026" + name[-22:]
         layers.append(svg.words(292, float(frame.at_y(y)) + 4, name, "tick end"))
         for key, style, shape in (
-            ("rho_time", "clock", "dot"), ("rho", "level", "dot"), ("rho_detrended", "own", "diamond"),
+            ("rho_time", "clock", "dot"), ("rho", "level", "dot"),
+            ("rho_detrended", "own", "diamond"),
         ):  # fmt: skip
             if row[key] is not None:
                 said = f"{name}: {key} with {target} {row[key]:+.2f}"

@@ -169,6 +169,7 @@ def png_of(pixels: NDArray[np.uint8]) -> bytes:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers within a range: steps of 1, 2 or 5 times a power of ten."""
+    low, high = min(low, high), max(low, high)
     span = high - low
     if not span > 0 or not np.isfinite(span):
         return [low]
@@ -181,7 +182,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """0 and powers of ten, for an axis of log(x + 1)."""
-    powers = [10.0**k for k in range(0, 16) if low <= 10.0**k <= high]
+    powers = [10.0**k for k in range(16) if low <= 10.0**k <= high]
     powers = powers[:: 1 + len(powers) // 7]
     return [0.0, *powers] if low <= 0 else powers or [low]
 

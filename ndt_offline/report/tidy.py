@@ -237,5 +237,3 @@ def rows_of(table: Table) -> list[dict[str, Any]]:
 def plain(value: Any) -> Any:
     """JSON has neither NaN nor infinity: None."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
