@@ -175,6 +175,7 @@ def _add(work: _Conversion, node: Any, op: str) -> None:
         resolve(op, node.name)
     result = node.meta["val"]
     many = isinstance(result, (tuple, list))
+    used = _taken(node)
     module, call = _scope(work, node)
     work.refs[node.name] = node.name
     work.nodes.append(
@@ -189,10 +190,18 @@ def _add(work: _Conversion, node: Any, op: str) -> None:
             },
             module=module,
             call=call,
-            values=tuple(_value(v, node.name) for v in (result if many else [result])),
+            values=tuple(
+                _value(part if index in used or not many else None, node.name)
+                for index, part in enumerate(result if many else [result])
+            ),
             many=many,
         )
     )
+
+
+def _taken(node: Any) -> set[int]:
+    """Which of several results are used; the others may differ between devices."""
+    return {user.args[1] for user in node.users if user.target is operator.getitem}
 
 
 def _scope(work: _Conversion, node: Any) -> tuple[str, int]:
