@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from graph_zoo import ZOO
 from torch import nn
 
 from ndt_offline.graph import export_graph, load_graph
 from ndt_offline.graph.comparing import verify_layers
-from ndt_offline.graph.layers import choose_layers
-from tests.graph.zoo import ZOO
 
 # Fused kernels of eager mode that a graph has no part in: nn.TransformerEncoder's fast path is
 # switched off by the hooks of the comparison, so nothing is expected to differ.

@@ -89,7 +89,9 @@ class ViTBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
@@ -253,7 +255,9 @@ def conv1d_and_3d() -> tuple[nn.Module, Batch]:
             self.line, self.cube = nn.Conv1d(2, 4, 3, stride=2), nn.Conv3d(1, 2, 2)
 
         def forward(self, line: Tensor, cube: Tensor) -> Tensor:
-            return self.line(line).relu().mean(-1) @ self.cube(cube).flatten(2).mean(-1).T.tile(2, 1)
+            return self.line(line).relu().mean(-1) @ self.cube(cube).flatten(2).mean(-1).T.tile(
+                2, 1
+            )
 
     return Both(), (torch.randn(3, 2, 9), torch.randn(3, 1, 4, 4, 4))
 
