@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def _above(
         heavy = table["nu"] < GAUSSIAN
         rows = ~heavy | (np.abs(table["Tt"]) >= peaks.params.get("tails", TAILS))
     order = np.argsort(levels, kind="stable")
-    side = "left" if peaks.detector == "zscore" else "right"
+    side: Literal["left", "right"] = "left" if peaks.detector == "zscore" else "right"
     # Row j stands at the first `passed` of the ascending levels.
     passed = np.searchsorted(levels[order], table["drops_out"][rows], side=side)
     flat = np.bincount(key[rows] * (len(levels) + 1) + passed, minlength=size * (len(levels) + 1))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ndt_offline.detect.custom import load_rule
 from ndt_offline.detect.transition import Array, Steps, Transition
 from ndt_offline.errors import UsageError
 
@@ -22,15 +23,20 @@ class Detector:
 
     `sweeps` says that the rule's `threshold` only drops transitions from what a lower threshold
     finds, so that stored peaks answer every higher threshold; `floor` is the lowest one stored.
+    `own` marks a user's own function.
     """
 
     name: str
     home: str
     sweeps: bool = False
     floor: float = float("nan")
+    own: bool = False
 
     @property
     def rule(self) -> Rule:
+        """The function itself, imported now. A user's own is wrapped: see `custom.load_rule`."""
+        if self.own:
+            return load_rule(self.home)
         module, _, function = self.home.partition(":")
         return getattr(import_module(module), function)
 
@@ -42,6 +48,8 @@ class Detector:
 
     def params(self, **given: Any) -> dict[str, Any]:
         """Defaults with what was given; an unknown name is a `UsageError`."""
+        if self.own:
+            return given
         known = self.defaults
         for name in given:
             if name not in known:
@@ -55,6 +63,8 @@ class Detector:
 _HERE = "ndt_offline.detect."
 DETECTORS: dict[str, Detector] = {
     "steps": Detector("steps", _HERE + "gls:find_steps", sweeps=True, floor=4.0),
+    "segments": Detector("segments", _HERE + "pelt:find_segments"),
+    "baseline": Detector("baseline", _HERE + "onset:find_onsets"),
     "zscore": Detector("zscore", _HERE + "rolling:zscore", sweeps=True, floor=2.0),
 }
 
@@ -63,6 +73,8 @@ def find_detector(name: str) -> Detector:
     """The detector of that name; an unknown one is a `UsageError` with the known ones."""
     if name in DETECTORS:
         return DETECTORS[name]
+    if ":" in name:
+        return Detector(name, name, own=True)
     raise UsageError(
         f"unknown detector {name!r}",
         remedy="one of " + ", ".join(DETECTORS) + ", or your own as package.module:function",

@@ -59,6 +59,7 @@ def eliminate(found: Search) -> Ranking:
 
 def _joint(found: Search, active: np.ndarray) -> tuple[Array, Array]:
     """Sizes of the active candidates and their standard errors. [m], [m]."""
-    inverse = np.linalg.pinv(found.mixing[np.ix_(active, active)], rcond=1e-6)
-    covariance = inverse @ found.covariance[np.ix_(active, active)] @ inverse.T
-    return inverse @ found.outputs[active], np.sqrt(np.diagonal(covariance))
+    pairs = np.ix_(active, active)
+    inverse = np.linalg.inv(found.mixing[pairs])
+    error = np.sqrt(((inverse @ found.covariance[pairs]) * inverse).sum(axis=1))
+    return inverse @ found.outputs[active], np.maximum(error, 1e-300)

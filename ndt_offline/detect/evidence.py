@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.filters import columns
+from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten, whitened_step
 from ndt_offline.detect.search import Search
-from ndt_offline.detect.transition import Array
+from ndt_offline.detect.transition import Array, Points
 
 LEVEL = 0.9  # nominal coverage of the intervals
 NORMAL = 1.6449  # its two-sided normal quantile
 LOCAL = 50  # points on either side that local sigma is taken over
 LATER = 20  # points after which a shift should still be there
-AROUND = 12  # points on either side that may hold the step
+AROUND = 12  # points on either side that may hold the step (less than any half width)
 
 # The envelope over Gaussian nulls: exp(RATE - FALL |T|) false steps per 1000 points.
 RATE, FALL = 9.30, 2.38
@@ -29,21 +32,18 @@ def p_value(T: Array, points: int | Array) -> Array:
     return -np.expm1(-np.asarray(points) / 1000 * np.exp(RATE - FALL * np.abs(T)))
 
 
-def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, Array]:
+def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, NDArray[Any]]:
     """Columns [k] of the candidates of one clean piece [n].
 
     low, high: offsets in points; the others as in `Transition`.
     """
-    k = len(found.at)
-    rest = [_without(x, found, ranking.others[i]) for i in range(k)]
-    at, sizes = found.at.tolist(), ranking.sizes
-    sigma = np.array([_local_sigma(r, i) for r, i in zip(rest, at, strict=True)])
-    stays = np.array([_retained(r, i, s) for r, i, s in zip(rest, at, sizes.tolist(), strict=True)])
-    where = np.array([_interval(r, found, i) for i, r in enumerate(rest)], np.int64).reshape(-1, 2)
+    sizes, rest = ranking.sizes, without_others(x, found, ranking.others)
+    sigma, stays = _local_sigma(rest, found.at), _retained(rest, found.at, sizes)
     low, high = sizes - NORMAL * ranking.errors, sizes + NORMAL * ranking.errors
+    first, last = _intervals(rest, found)
     return {
-        "low": where[:, 0],
-        "high": where[:, 1],
+        "low": first,
+        "high": last,
         "size_low": low,
         "size_high": high,
         "sigma": sizes / sigma,
@@ -53,64 +53,91 @@ def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, Array
     }
 
 
-def _without(x: Array, found: Search, others: Array) -> Array:
-    jumps = np.zeros(len(x))
-    jumps[found.at] = others
-    return x - np.cumsum(jumps)
+def without_others(x: Array, found: Search, others: Array) -> Array:
+    """The series [n] once per candidate, without the other candidates' steps. [k, n]."""
+    jumps = np.zeros((len(found.at), len(x)))
+    jumps[:, found.at] = others
+    return x - np.cumsum(jumps, axis=1)
 
 
-def _local_sigma(rest: Array, at: int) -> float:
+def _mean(rest: Array, at: Points, first: int, last: int) -> tuple[Array, Array]:
+    """Mean and variance of the points at + first .. at + last - 1 that exist. [k], [k]."""
+    where = at[:, None] + np.arange(first, last)
+    real = (where >= 0) & (where < rest.shape[1])
+    values = np.take_along_axis(rest, np.clip(where, 0, rest.shape[1] - 1), axis=1)
+    count = np.maximum(real.sum(axis=1), 1)
+    mean = (values * real).sum(axis=1) / count
+    return mean, (((values - mean[:, None]) * real) ** 2).sum(axis=1) / count
+
+
+def _local_sigma(rest: Array, at: Points) -> Array:
     """Root mean variance of the 50 points before and the 50 after, about their own means."""
-    before, after = rest[max(0, at - LOCAL) : at], rest[at : at + LOCAL]
-    return float(np.sqrt((before.var() + after.var()) / 2)) or float("nan")
+    before, after = _mean(rest, at, -LOCAL, 0)[1], _mean(rest, at, 0, LOCAL)[1]
+    sigma = np.sqrt((before + after) / 2)
+    return np.where(sigma > 0, sigma, np.nan)
 
 
-def _retained(rest: Array, at: int, size: float) -> float:
+def _retained(rest: Array, at: Points, sizes: Array) -> Array:
     """Level 15 to 25 points later minus level of the 10 points before, over the size."""
-    later = rest[at + LATER - 5 : at + LATER + 6]
-    if len(later) < 5 or size == 0:
-        return float("nan")
-    return float((later.mean() - rest[max(0, at - 10) : at].mean()) / size)
+    later, before = _mean(rest, at, LATER - 5, LATER + 6)[0], _mean(rest, at, -10, 0)[0]
+    enough = at + LATER < rest.shape[1]
+    return np.where(enough, (later - before) / sizes, np.nan)
 
 
-def _interval(rest: Array, found: Search, i: int) -> tuple[int, int]:
-    """Shortest run of points around the candidate that holds .9 of the posterior of the step.
+def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
+    """Shortest run of points around each candidate that holds .9 of the posterior of the step.
 
     Flat prior on place and size, Gaussian noise as fitted, the window of the candidate's filter.
+    Offsets from the candidate, first and last.
     """
-    row, at = int(found.row[i]), int(found.at[i])
-    half, noise = found.bank.halves[row], found.noise
-    reach = min(AROUND, half - 2)
-    window = slice(at - half, at + half)
-    weight = 1.0 / (noise.volatility[window] * found.scale[row])
-    data = whiten(rest[at - half - ORDER : at + half] - rest[at], noise.phi)[ORDER:] * weight
-    nuisance = columns(noise.phi, half)[1:] * weight
-    shifted = _shifted(noise.phi, half, reach) * weight
-    basis = np.linalg.qr(nuisance.T)[0]
-    data = data - basis @ (basis.T @ data)
-    shifted = shifted - (shifted @ basis) @ basis.T
-    power = np.maximum((shifted**2).sum(axis=1), 1e-300)
-    log = (shifted @ data) ** 2 / (2 * power) - 0.5 * np.log(power)
-    share = np.exp(log - log.max())
-    return _run(share / share.sum(), reach)
+    if not len(found.at):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    noise, half = found.noise, HALVES[-1]
+    levels = rest - np.take_along_axis(rest, found.at[:, None], axis=1)
+    data = cut(whiten(levels, noise.phi), found.at)
+    weight = cut(np.broadcast_to(1.0 / noise.volatility, rest.shape), found.at)
+    halves = np.array(found.bank.halves)[found.row]
+    inside = np.abs(np.arange(-half, half) + 0.5) < halves[:, None]
+    weight = np.where(inside, weight / found.scale[found.row][:, None], 0.0)
+    shifted = _shifted(noise.phi) * weight[:, None]
+    # Orthonormal nuisance; columns that a filter does not use are 0 and stay out.
+    nuisance = found.bank.designs[found.row, 1:] * weight[:, None]
+    vectors, values, _ = np.linalg.svd(nuisance.swapaxes(1, 2), full_matrices=False)
+    basis = vectors * (values > 1e-9 * values.max(axis=1, keepdims=True))[:, None]
+    data = data * weight
+    data = data - (basis @ (data[:, None] @ basis).swapaxes(1, 2))[:, :, 0]
+    power = (shifted**2).sum(axis=2) - ((shifted @ basis) ** 2).sum(axis=2)
+    power = np.maximum(power, 1e-300)
+    log = (shifted @ data[:, :, None])[:, :, 0] ** 2 / (2 * power) - 0.5 * np.log(power)
+    share = np.exp(log - log.max(axis=1, keepdims=True))
+    runs = [_run(row / row.sum()) for row in share]
+    first, last = np.array(runs, np.int64).T
+    return first - AROUND, last - AROUND
 
 
-def _shifted(phi: Array, half: int, reach: int) -> Array:
-    """Whitened steps at -reach..reach from the centre of the window. [2 reach + 1, 2 half]."""
-    step = np.full(2 * half + 2 * reach, whitened_step(phi)[-1])
-    step[: ORDER + 1] = whitened_step(phi)
-    out = np.zeros((2 * reach + 1, 2 * half))
-    for j in range(2 * reach + 1):
-        start = half + j - reach
-        out[j, start:] = step[: 2 * half - start]
-    return out
+def cut(signal: Array, at: Points) -> Array:
+    """Row k of the signal [k, n] around point at[k]: 128 before, 128 from it on. [k, 256]."""
+    where = at[:, None] + np.arange(-HALVES[-1], HALVES[-1])
+    return np.take_along_axis(signal, np.clip(where, 0, signal.shape[1] - 1), axis=1)
 
 
-def _run(share: Array, centre: int) -> tuple[int, int]:
+def _shifted(phi: Array) -> Array:
+    """Whitened steps at -12..12 points from the centre of the window. [25, 256]."""
+    shape, half = whitened_step(phi), HALVES[-1]
+    step = np.full(3 * half + AROUND, shape[-1])
+    step[: half + AROUND] = 0.0
+    step[half + AROUND : half + AROUND + ORDER + 1] = shape
+    view = np.lib.stride_tricks.sliding_window_view(step, 2 * half)
+    return view[: 2 * AROUND + 1][::-1]
+
+
+def _run(share: Array) -> tuple[int, int]:
     """Grow a run from the most likely point, each time to the likelier side, to .9."""
     a = b = int(share.argmax())
-    while share[a : b + 1].sum() < LEVEL:
-        left = share[a - 1] if a > 0 else -1.0
-        right = share[b + 1] if b + 1 < len(share) else -1.0
+    held, many = float(share[a]), share.tolist()
+    while held < LEVEL:
+        left = many[a - 1] if a > 0 else -1.0
+        right = many[b + 1] if b + 1 < len(many) else -1.0
         a, b = (a - 1, b) if left >= right else (a, b + 1)
-    return a - centre, b - centre
+        held += max(left, right)
+    return a, b

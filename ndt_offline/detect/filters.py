@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from ndt_offline.detect.noise import MAD, ORDER, Noise, whiten, whitened_step
+from ndt_offline.detect.noise import MAD, ORDER, Noise, median, whiten, whitened_step
 from ndt_offline.detect.transition import Array, Points
 
 HALVES = (16, 32, 64, 128)
 CUBIC = 128  # from this half width on, the nuisance is a cubic, below it a straight line
 REACH = HALVES[-1] + ORDER
+LEAST = 0.5  # of the theoretical error: below it the calibration is not believed
 
 
 @dataclass(frozen=True)
 class Bank:
     """The filters of one noise model.
 
-    halves: half widths in use. weights [w, 2 * 128]: what multiplies the innovations around a
-    point, zero-padded on both sides. response [w, 2 * 132 + 1]: output at a distance d from a
-    unit step, d = -132..132.
+    halves [w]: half widths in use. designs [w, 5, 256]: whitened step, then the nuisance, 0 where
+    unused. weights [w, 256]: what multiplies the innovations around a point. response [w, 273]:
+    output at a distance d = -136..136 from a unit step.
     """
 
     halves: tuple[int, ...]
+    designs: Array
     weights: Array
     response: Array
 
 
 def make_bank(phi: Array, n: int) -> Bank:
     """Filters for a series of n points: those that fit at least twice."""
-    halves = tuple(h for h in HALVES if n >= 4 * h + 8)
-    weights = np.zeros((len(halves), 2 * HALVES[-1]))
-    for row, h in zip(weights, halves, strict=True):
-        row[HALVES[-1] - h : HALVES[-1] + h] = _weights(phi, h)
-    return Bank(halves, weights, _response(weights, whitened_step(phi)))
+    halves: tuple[int, ...] = tuple(h for h in HALVES if n >= 4 * h + ORDER)
+    whole = whiten(_raw_design(), phi)[:, ORDER:]
+    designs = np.zeros((len(halves), *whole.shape))
+    for design, h in zip(designs, halves, strict=True):
+        rows = slice(None) if h >= CUBIC else slice(0, 3)
+        window = slice(HALVES[-1] - h, HALVES[-1] + h)
+        design[rows, window] = whole[rows, window]
+    solved = np.linalg.solve(_normal(designs), np.eye(5)[:, :1])
+    weights = np.asarray((solved.swapaxes(1, 2) @ designs)[:, 0], np.float64)
+    return Bank(halves, designs, weights, _response(weights, whitened_step(phi)))
 
 
-def columns(phi: Array, half: int) -> Array:
-    """Whitened design of a window: step at the centre, then the nuisance. [p, 2 * half]."""
-    t = np.arange(-half - ORDER, half) / half
-    powers = 4 if half >= CUBIC else 2
-    raw = np.stack([(t >= 0).astype(np.float64), *(t**k for k in range(powers))])
-    return whiten(raw, phi)[:, ORDER:]
+@cache
+def _raw_design() -> Array:
+    """Step at the centre and powers 0 to 3 of time, with the eight points before the window."""
+    t = np.arange(-HALVES[-1] - ORDER, HALVES[-1]) / HALVES[-1]
+    return np.stack([(t >= 0).astype(np.float64), *(t**k for k in range(4))])
 
 
-def _weights(phi: Array, half: int) -> Array:
-    design = columns(phi, half)
-    normal = design @ design.T
-    # An integrated noise whitens the constant to nothing; the ridge keeps the system solvable.
-    normal[np.diag_indices(len(normal))] += 1e-12 * np.trace(normal)
-    first = np.zeros(len(normal))
-    first[0] = 1.0
-    return np.linalg.solve(normal, first) @ design
+def _normal(designs: Array) -> Array:
+    """Normal equations; a little on the diagonal, 1 where a column is unused.
+
+    An integrated noise whitens the constant to nothing; the ridge keeps the system solvable.
+    """
+    normal = designs @ designs.swapaxes(1, 2)
+    power = np.diagonal(normal, axis1=1, axis2=2)
+    extra = np.where(power > 0, 1e-13 * power.max(axis=1, keepdims=True), 1.0)
+    return normal + extra[:, :, None] * np.eye(5)
 
 
 def _response(weights: Array, step: Array) -> Array:
@@ -82,11 +90,14 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     from scipy.fft import irfft, next_fast_len, rfft
 
     n, half = len(x), HALVES[-1]
-    fast = next_fast_len(n + 2 * half, real=True)
-    signals = rfft(np.stack([whiten(x - x.mean(), noise.phi), noise.volatility**2]), fast)
-    kernels = rfft(np.stack([bank.weights, bank.weights**2], axis=1)[..., ::-1], fast)
-    out = irfft(kernels * signals, fast)[..., half - 1 : half - 1 + n]
-    size, error = out[:, 0], np.sqrt(np.maximum(out[:, 1], 0.0))
+    fast = next_fast_len(max(n, 2 * half), real=True)
+    kernels = np.zeros((len(bank.halves), 2, fast))
+    both = np.stack([bank.weights, bank.weights**2], axis=1)
+    kernels[..., :half], kernels[..., -half:] = both[..., half:], both[..., :half]
+    signals = np.stack([whiten(x - x.mean(), noise.phi), noise.volatility**2])
+    # What wraps around falls on points that a filter does not reach anyway.
+    out = irfft(rfft(signals, fast) * rfft(kernels).conj(), fast)
+    size, error = out[:, 0, :n], np.sqrt(np.maximum(out[:, 1, :n], 0.0))
     for row, h in enumerate(bank.halves):
         for outside in (slice(0, h + ORDER), slice(n - h + 1, None)):
             size[row, outside], error[row, outside] = 0.0, np.inf
@@ -96,11 +107,9 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
 def calibrate(size: Array, error: Array, halves: tuple[int, ...]) -> Array:
     """Series-wide scale of size / error per width: 1.4826 times the median of its |.|. [w]."""
     n = size.shape[1]
-    scale = np.empty(len(halves))
-    for row, h in enumerate(halves):
-        inside = slice(h + ORDER, n - h + 1)
-        scale[row] = MAD * np.median(np.abs(size[row, inside]) / error[row, inside])
-    return np.maximum(scale, 1e-12)
+    inside = [slice(h + ORDER, n - h + 1) for h in halves]
+    ratio = np.abs(size) / error
+    return np.maximum([MAD * median(r[i]) for r, i in zip(ratio, inside, strict=True)], LEAST)
 
 
 def respond(bank: Bank, rows: Points, distance: Points) -> Array:

@@ -18,7 +18,7 @@ from ndt_offline.detect.tails import GAUSSIAN, t_statistics
 from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
 from ndt_offline.detect.transition import to_columns as _columns
 
-TAILS = 4.5
+TAILS = 4.7
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Fit:
 def fit(values: Array, points: Points) -> Fit:
     """Glitches out, candidates in, ranked, checked for heavy tails."""
     x = values[points]
-    clean, glitches = without_glitches(x, fit_noise(x))
-    found = search(clean)
+    noise = fit_noise(x)
+    clean, glitches = without_glitches(x, noise)
+    found = search(clean, None if glitches.any() else noise)
     ranking = eliminate(found)
     Tt, nu = t_statistics(clean, found, ranking)
     return Fit(points, clean, glitches, found, ranking, Tt, nu)
@@ -92,11 +93,9 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     }
 
 
-def accepted(
-    columns: dict[str, Any], threshold: float, tails: float = TAILS
-) -> NDArray[np.bool_]:
+def accepted(columns: dict[str, Any], threshold: float, tails: float = TAILS) -> NDArray[np.bool_]:
     """Which candidates are transitions: still in at the threshold and, where the innovations
-    have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
+    are not Gaussian, |Tt| of at least `tails`. Boolean [k]."""
     return (columns["drops_out"] >= threshold) & (
         (columns["nu"] >= GAUSSIAN) | (np.abs(columns["Tt"]) >= tails)
     )
@@ -107,10 +106,9 @@ def find_steps(
 ) -> list[Transition]:
     """Steps in a series that may trend, wander, calm down and have glitches.
 
-    T is the generalised-least-squares estimate of a step under AR(4) noise with local volatility,
+    T is the generalised-least-squares estimate of a step under AR(8) noise with local volatility,
     over its standard error; half widths 16 to 128 points, a trend allowed for. Steps are kept by
-    backward elimination at |T| >= threshold. Blind to the first and last 16 points (20 at the
-    start), to most steps under 2 local SD, to everything under 72 points. Not a test of gradual
+    backward elimination at |T| >= threshold. Blind to the first 24 and the last 16 points, to most steps under 2 local SD, to everything under 72 points. Not a test of gradual
     change: for that see `segments` and the phases.
     """
     columns, _, _ = candidates(values, steps)

@@ -1,4 +1,4 @@
-"""The noise of a series: slow trend, AR(4) correlation, local volatility."""
+"""The noise of a series: slow trend, AR(8) correlation, local volatility."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 
 from ndt_offline.detect.transition import Array
 
-ORDER = 4
+ORDER = 8
+ORDER_SHORT = 4  # below ENOUGH points
+ENOUGH = 320
 TREND = 201  # points of the running median
 SCALE = 201  # points of the rolling scale that the AR fit is weighted by
 VOLATILITY = 101  # points of the rolling scale of the innovations
 MAD = 1.4826  # SD of a Gaussian over the median of its absolute value
+LEVERAGE = 3.0  # local scales from which on a value has less say in the AR fit
 FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to be calmer
 
 
@@ -20,8 +23,8 @@ FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to b
 class Noise:
     """A model of one series without its steps.
 
-    trend [n]: running median. phi [4]: coefficients, x_t - sum phi_k x_(t-k) is the innovation.
-    innovations [n]: of series minus trend, the first four are 0. volatility [n]: their local SD.
+    trend [n]: running median. phi [8]: coefficients, x_t - sum phi_k x_(t-k) is the innovation.
+    innovations [n]: of series minus trend, the first eight are 0. volatility [n]: their local SD.
     """
 
     trend: Array
@@ -31,10 +34,10 @@ class Noise:
 
 
 def fit_noise(x: Array) -> Noise:
-    """Subtract a running median (201), fit AR(4) robustly, take the innovations' rolling scale."""
+    """Subtract a running median (201), fit AR(8) robustly, take the innovations' rolling scale."""
     trend = running_median(x, TREND)
     rest = x - trend
-    phi = fit_ar(rest / rolling_scale(rest, SCALE))
+    phi = fit_ar(rest / rolling_scale(rest, SCALE, every=4))
     innovations = whiten(rest, phi)
     return Noise(trend, phi, innovations, rolling_scale(innovations, VOLATILITY, skip=ORDER))
 
@@ -46,43 +49,65 @@ def running_median(x: Array, window: int) -> Array:
     return median_filter(x, odd(window, len(x)), mode="reflect")
 
 
-def rolling_scale(x: Array, window: int, skip: int = 0) -> Array:
-    """Local SD by the running median of |x|; never below 5 % of the series' own median."""
+def rolling_scale(x: Array, window: int, skip: int = 0, every: int = 1) -> Array:
+    """Local SD by the running median of |x|; never below 5 % of the series' own median.
+
+    The first `skip` points are taken as the ones after them. `every` > 1 looks at one point in
+    so many, which is enough for weights.
+    """
     size = np.abs(x)
     size[:skip] = size[skip : 2 * skip]
-    local = MAD * running_median(size, window)
-    typical = float(np.median(local))
-    return np.maximum(local, FLOOR * typical if typical > 0 else 1.0)
+    local = MAD * running_median(size[::every], window // every)
+    typical = median(local)
+    if typical <= 0.0:  # most values are equal: fall back on all of them
+        typical = float(np.sqrt(np.mean(size**2))) or 1.0
+        return np.full(len(x), typical)
+    return np.repeat(np.maximum(local, FLOOR * typical), every)[: len(x)]
 
 
 def odd(window: int, n: int) -> int:
-    """The largest odd window that fits n points."""
-    return min(window, n - 1 + n % 2)
+    """The largest odd number that is at most the window and at most n points."""
+    return min(window - 1 + window % 2, n - 1 + n % 2)
 
 
-def fit_ar(u: Array, rounds: int = 4, corner: float = 1.5) -> Array:
-    """AR(4) coefficients by Huber's M-estimate (reweighted least squares). [n] -> [4]."""
-    lags = np.stack([u[ORDER - k : -k] for k in range(1, ORDER + 1)])
-    target = u[ORDER:]
-    phi = np.zeros(ORDER)
-    weighted = lags
+def median(x: Array) -> float:
+    """The upper median of finite values; several times faster than numpy's on short arrays."""
+    middle = len(x) // 2
+    return float(np.partition(x, middle)[middle])
+
+
+def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
+    """AR coefficients by a Mallows-type M-estimate (reweighted least squares). [n] -> [8].
+
+    Order 8, or 4 (the rest 0) under 320 points. Rows are weighted down by their own residual
+    (Huber) and, where a value before is beyond `LEVERAGE` scales, by that: a pulse of three
+    points would else explain itself.
+    """
+    order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
+    target = u[order:]
+    lags: Array = np.stack([u[order - k : -k] for k in range(1, order + 1)])
+    far = np.abs(u)
+    far = np.stack([far[order - k : -k] for k in range(1, 5)]).max(axis=0)
+    calm: Array = (LEVERAGE / np.maximum(far, LEVERAGE)) ** 2
+    weighted: Array = lags * calm
+    phi: Array = np.zeros(ORDER)
+    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (target * target))))
     for _ in range(rounds):
-        normal = weighted @ lags.T
-        normal[np.diag_indices(ORDER)] += 1e-9 * (1 + np.trace(normal))
-        phi = np.linalg.solve(normal, weighted @ target)
-        rest = np.abs(target - phi @ lags)
-        limit = corner * MAD * float(np.median(rest)) + 1e-300
-        weighted = lags * np.minimum(1.0, limit / np.maximum(rest, 1e-300))
+        phi[:order] = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
+        rest = np.abs(target - phi[:order] @ lags)
+        limit = corner * MAD * median(rest) + 1e-300
+        weighted = lags * (calm * (limit / np.maximum(rest, limit)))
     return phi
 
 
 def whiten(x: Array, phi: Array) -> Array:
-    """x_t - sum_k phi_k x_(t-k) along the last axis; the first four entries are 0."""
-    out = np.zeros_like(x)
+    """x_t - sum_k phi_k x_(t-k) along the last axis; the first eight entries are 0."""
+    out: Array = np.zeros(x.shape)
     n = x.shape[-1]
     out[..., ORDER:] = x[..., ORDER:]
     for k, weight in enumerate(phi.tolist(), start=1):
-        out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
+        if weight:
+            out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
     return out
 
 

@@ -27,7 +27,6 @@ class Search:
 
     noise: Noise
     bank: Bank
-    map: Map
     scale: Array
     at: Points
     row: Points
@@ -37,30 +36,34 @@ class Search:
     covariance: Array
 
 
-def search(x: Array) -> Search:
-    """Noise and candidates of one clean series (no NaN, no glitches), fitted in three rounds.
+def search(x: Array, noise: Noise | None = None) -> Search:
+    """Noise and candidates of one clean series (no NaN, no glitches), in up to three rounds.
 
-    Noise is fitted to the series without the steps of the round before.
+    Each round fits the noise to the series without the steps of the round before; `noise` is that
+    of the series itself, if it is known.
     """
-    rest, scale = x, None
-    for round_ in range(ROUNDS):
-        noise = fit_noise(rest)
-        bank = make_bank(noise.phi, len(x))
-        maps = run_filters(x, noise, bank)
-        if scale is None or not len(at):
-            own = maps.size
-        else:
-            own = maps.size - responses(bank, at, sizes, len(x))
-        scale = calibrate(own, maps.error, bank.halves)
-        at, row = pursue(maps, bank, scale)
-        outputs = maps.size[row, at]
-        mixing = respond(bank, row[:, None], at[:, None] - at[None])
-        sizes = np.linalg.solve(mixing, outputs) if len(at) else outputs
-        if round_ == ROUNDS - 1 or not len(at):
+    found = _round(x, noise or fit_noise(x), None)
+    for _ in range(ROUNDS - 1):
+        if not len(found.at):
             break
-        rest = x - staircase(at, sizes, len(x))
+        rest = x - staircase(found.at, found.sizes, len(x))
+        found = _round(x, fit_noise(rest), found)
+    return found
+
+
+def _round(x: Array, noise: Noise, before: Search | None) -> Search:
+    bank = make_bank(noise.phi, len(x))
+    maps = run_filters(x, noise, bank)
+    own = maps.size
+    if before is not None:
+        own = own - responses(bank, before.at, before.sizes, len(x))
+    scale = calibrate(own, maps.error, bank.halves)
+    at, row = pursue(maps, bank, scale)
+    outputs = maps.size[row, at]
+    mixing = respond(bank, row[:, None], at[:, None] - at[None])
+    sizes = np.asarray(np.linalg.solve(mixing, outputs), np.float64)
     covariance = covary(bank, scale, noise, at, row)
-    return Search(noise, bank, maps, scale, at, row, sizes, outputs, mixing, covariance)
+    return Search(noise, bank, scale, at, row, sizes, outputs, mixing, covariance)
 
 
 def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
@@ -71,6 +74,7 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
     n = left.shape[1]
     free = np.ones(n, bool)
     best = score.max(axis=0)
+    reach = bank.response.shape[1] // 2
     found: list[tuple[int, int]] = []
     while len(found) < MOST:
         i = int(best.argmax())
@@ -79,7 +83,6 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
         row = int(score[:, i].argmax())
         found.append((i, row))
         free[max(0, i - APART + 1) : i + APART] = False
-        reach = (bank.response.shape[1] - 1) // 2
         a, b = max(0, i - reach), min(n, i + reach + 1)
         left[:, a:b] -= left[row, i] * bank.response[:, a - i + reach : b - i + reach]
         score[:, a:b] = np.abs(left[:, a:b]) * unit[:, a:b]
@@ -92,7 +95,7 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
 def responses(bank: Bank, at: Points, sizes: Array, n: int) -> Array:
     """Output of every filter at every point to the steps `sizes` at `at`. [w, n]."""
     out = np.zeros((len(bank.halves), n))
-    reach = (bank.response.shape[1] - 1) // 2
+    reach = bank.response.shape[1] // 2
     for i, size in zip(at.tolist(), sizes.tolist(), strict=True):
         a, b = max(0, i - reach), min(n, i + reach + 1)
         out[:, a:b] += size * bank.response[:, a - i + reach : b - i + reach]

@@ -21,7 +21,7 @@ def matched_noise(
     """Noise like this series, with its steps and glitches taken out. [n] -> [draws, n].
 
     The steps that the `steps` detector accepts at its defaults are removed, and its glitches;
-    AR(4) is fitted to the rest around its running median (201); the innovations are kept in their
+    AR(8) is fitted to the rest around its running median (201); the innovations are kept in their
     order, each with a random sign, run through the AR model, and the running median, smoothed
     over 61 points, is put back. Order kept means volatility kept: bursts stay where they were.
     Resampling the innovations instead overstates false positives three to five times on

@@ -7,13 +7,14 @@ from functools import cache
 import numpy as np
 
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.filters import HALVES, columns
+from ndt_offline.detect.evidence import cut, without_others
+from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.search import Search
 from ndt_offline.detect.transition import Array
 
 GRID = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 48.0, np.inf)
-GAUSSIAN = 12.0  # degrees of freedom from which on tails count as Gaussian
+GAUSSIAN = 40.0  # degrees of freedom from which on tails count as Gaussian
 CENSOR = 0.99
 GROUPS = 64
 ITERATIONS = 6
@@ -67,68 +68,42 @@ def _constant(nu: Array) -> Array:
 def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, float]:
     """Tt of every candidate [k], and the degrees of freedom of the series.
 
-    Tt = sign * sqrt(2 * (log-likelihood with the step - without)) under Student-t innovations, in
-    the window of the candidate's own filter, with the same nuisance and the other candidates
-    removed; times T / T_local, the calibration that T has. Where the tails are Gaussian (12 or
-    more degrees of freedom) Tt is T. A single wild innovation of persistent noise has a large T
-    and a small Tt; a step has both.
+    Tt = sign * sqrt(2 * (log-likelihood with the step - without)) under Student-t innovations,
+    with the nuisance of the step filters and the other candidates removed: the largest over the
+    filters' windows. Where the tails are Gaussian (`GAUSSIAN` degrees of freedom or more) Tt is
+    T. A single wild innovation of persistent noise has a large T and a small Tt; a step has both.
     """
-    noise = found.noise
-    scaled = noise.innovations[ORDER:] / noise.volatility[ORDER:]
+    scaled = found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:]
     nu, scale = fit_tails(scaled)
     if nu >= GAUSSIAN or not len(found.at):
         return ranking.T.copy(), nu
-    data, design = windows(x, found, ranking.others)
-    gauss = _fit(design, data, np.ones_like(data))
-    normal = design @ design.swapaxes(1, 2) + _ridge(design)
-    local = gauss[:, 0] / np.sqrt(np.linalg.inv(normal)[:, 0, 0])
-    without = design.copy()
-    without[:, 0] = 0.0
-    gain = _loss(without, data, nu, scale) - _loss(design, data, nu, scale)
-    plain = np.sign(local) * np.sqrt(np.maximum(2 * gain, 0.0))
-    return plain * np.abs(ranking.T) / np.maximum(np.abs(local), 1e-12), nu
+    best = np.zeros(len(found.at))
+    rest = without_others(x - x.mean(), found, ranking.others)
+    data = cut(whiten(rest, found.noise.phi), found.at)
+    weight = cut(np.broadcast_to(1.0 / found.noise.volatility, rest.shape), found.at)
+    for design, half in zip(found.bank.designs, found.bank.halves, strict=True):
+        fits = np.flatnonzero((found.at >= half + ORDER) & (found.at <= len(x) - half))
+        window = slice(HALVES[-1] - half, HALVES[-1] + half)
+        columns = design[: 5 if half >= CUBIC else 3, window]
+        gain = _gain(columns, data[fits, window], weight[fits, window], nu, scale)
+        best[fits] = np.maximum(best[fits], np.sqrt(np.maximum(2 * gain, 0.0)))
+    return np.sign(ranking.T) * best, nu
 
 
-def windows(x: Array, found: Search, others: Array) -> tuple[Array, Array]:
-    """Innovations around each candidate, without the others, in local SD, and the design.
-
-    data [k, 256], design [k, 5, 256]: step, then nuisance; zero outside the candidate's filter.
-    """
-    noise, half = found.noise, HALVES[-1]
-    k, n = len(found.at), len(x)
-    jumps = np.zeros((k, n))
-    jumps[np.arange(k), found.at] = 1.0
-    rest = (x - x.mean()) - others @ np.cumsum(jumps, axis=1)
-    padded = np.zeros((k, n + 2 * half))
-    padded[:, half:-half] = whiten(rest, noise.phi) / noise.volatility
-    weight = np.zeros(n + 2 * half)
-    weight[half:-half] = 1.0 / noise.volatility
-    where = found.at[:, None] + np.arange(2 * half)
-    known = np.zeros((len(found.bank.halves), 5, 2 * half))
-    for row, h in enumerate(found.bank.halves):
-        matrix = columns(noise.phi, h)
-        known[row, : len(matrix), half - h : half + h] = matrix
-    design = known[found.row] * weight[where][:, None]
-    used = np.abs(known[found.row]).sum(axis=1) > 0
-    return np.take_along_axis(padded, where, axis=1) * used, design
-
-
-def _ridge(design: Array) -> Array:
-    """A little on the diagonal; 1 where a column is not used at all."""
-    power = (design**2).sum(axis=2)
-    return (np.where(power > 0, 1e-10 * power, 1.0))[:, :, None] * np.eye(design.shape[1])
-
-
-def _fit(design: Array, data: Array, weight: Array) -> Array:
-    weighted = design * weight[:, None]
-    normal = weighted @ design.swapaxes(1, 2) + _ridge(design)
-    return np.linalg.solve(normal, (weighted @ data[:, :, None]))[:, :, 0]
+def _gain(columns: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
+    """Log-likelihood of each row of data [k, m] with the step minus without it. [k]."""
+    design = columns * weight[:, None]
+    data = data * weight
+    return _loss(design[:, 1:], data, nu, scale) - _loss(design, data, nu, scale)
 
 
 def _loss(design: Array, data: Array, nu: float, scale: float) -> Array:
     """Minus the log-likelihood at the fit of `ITERATIONS` reweighted least squares. [k]."""
-    weight = np.ones_like(data)
+    weighted, transposed = design, design.swapaxes(1, 2)
+    power = (design**2).sum(axis=2)
+    ridge = 1e-12 * power.max(axis=1)[:, None, None] * np.eye(design.shape[1])
     for _ in range(ITERATIONS):
-        rest = (data - (_fit(design, data, weight)[:, None] @ design)[:, 0]) / scale
-        weight = (nu + 1) / (nu + rest**2)
-    return (nu + 1) / 2 * np.log1p(rest**2 / nu).sum(axis=1)
+        fit = np.linalg.solve(weighted @ transposed + ridge, weighted @ data[:, :, None])
+        square = (data - (transposed @ fit)[:, :, 0]) ** 2 / scale**2
+        weighted = design * ((nu + 1) / (nu + square))[:, None]
+    return np.asarray((nu + 1) / 2 * np.log1p(square / nu).sum(axis=1), np.float64)

@@ -9,5 +9,16 @@ from ndt_offline.relate.couplings import (
     coupling_records,
     couplings_table,
 )
+from ndt_offline.relate.phase import Phase, PhaseFit
+from ndt_offline.relate.phases import fit_phases
 
-__all__ = ["STATUS", "Coupling", "correlate", "coupling_records", "couplings_table"]
+__all__ = [
+    "STATUS",
+    "Coupling",
+    "Phase",
+    "PhaseFit",
+    "correlate",
+    "coupling_records",
+    "couplings_table",
+    "fit_phases",
+]

@@ -1,4 +1,4 @@
-"""Coupling beyond the common clock: the three tests, their p, the lag, the effective n."""
+"""Coupling beyond the common clock: the four tests, their p, the lag, the effective n."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ndt_offline.relate.combine import simes
 from ndt_offline.relate.filters import detrended, scaled
-from ndt_offline.relate.gaps import MOST_FILLED, Bools, fill
+from ndt_offline.relate.gaps import Bools, fill, filled_enough
 from ndt_offline.relate.lag import lead
 from ndt_offline.relate.levels import Columns, by_block
 from ndt_offline.relate.ranks import Floats, unit_ranks
@@ -25,7 +25,13 @@ BEYOND = (
     "lag",
     "lag_low",
     "lag_high",
+    "rho_lag",
+    "p_lag",
 )
+# The first three see what happens at once. The fourth sees one series follow the other, at little
+# cost to the rest: without it two AR(1) .9 with shocks of .5 five samples apart are found in 1 of
+# 10 cases, with it always.
+PARTS = ("p_shift", "p_detrended", "p_differenced", "p_lag")
 
 
 def beyond_columns(x: Floats, y: Floats) -> Columns:
@@ -38,12 +44,6 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     return by_block(x, y, empty, SHORTEST, _beyond_block)
 
 
-def filled_enough(keep: Bools) -> bool:
-    """Whether the samples kept leave at most a tenth of their span to be filled."""
-    where = np.flatnonzero(keep)
-    return len(where) >= (1 - MOST_FILLED) * (where[-1] - where[0] + 1)
-
-
 def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
     if not filled_enough(keep):
         return {}
@@ -52,11 +52,10 @@ def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
     columns["p_shift"] = p_of_shift(a, b)
     ra, rb = _fluctuations(a), _fluctuations(b)
     columns["rho_detrended"], columns["p_detrended"] = p_of_pairs(ra, rb)
-    columns["lag"], columns["lag_low"], columns["lag_high"] = lead(ra, rb)
+    columns |= lead(ra, rb)
     ra, rb = _changes(a), _changes(b)
     columns["rho_differenced"], columns["p_differenced"] = p_of_pairs(ra, rb)
-    parts = [columns[f"p_{name}"] for name in ("shift", "detrended", "differenced")]
-    columns["p"] = simes(np.stack(parts, axis=-1))
+    columns["p"] = simes(np.stack([columns[part] for part in PARTS], axis=-1))
     return columns
 
 

@@ -6,60 +6,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ndt_offline.relate.bins import Bins
 from ndt_offline.relate.hinges import Curves, Search, fit_curves, prepare
 from ndt_offline.relate.noise import (
-    Floats,
+    Draws,
     Noise,
-    NDArrayComplex,
     bin_covariance,
     fit_noise,
     simulate,
 )
+from ndt_offline.relate.ranks import Floats
 
 MOST = 3
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """One series: its search, its curves of 1..3 phases, the noise around the fullest of them."""
+    """One series: its search, its curves of 1..3 phases, the noise around the fullest of them.
+
+    The noise is AR(4) times `scale` [n], which is 1 unless the series plainly calms down.
+    """
 
     search: Search
-    means: Floats
     curves: tuple[Curves, ...]
     noise: Noise
+    scale: Floats
 
 
-def fit_series(row: Floats, bins: Bins) -> Fitted:
+def fit_series(row: Floats, scale: Floats, plain: Search) -> Fitted:
     """Curves of 1, 2 and 3 phases for one series [n], weighted by the noise they leave.
 
-    The first fit takes independent samples; the AR(4) of what it leaves over weighs the second.
+    The first fit is `plain`, as if samples were independent; the AR(4) of what it leaves over
+    weighs the second.
     """
+    bins = plain.bins
     means = bins.mean(row[None])
-    search = prepare(bins, np.diag(1.0 / bins.sizes))
-    for _ in range(2):
-        curve = fit_curves(search, means, MOST)
-        noise = fit_noise(row[None] - curve.at(bins.t))
-        search = prepare(bins, bin_covariance(noise, bins) / noise.deviation**2)
+    noise = _leftover(row[None], fit_curves(plain, means, MOST), plain, scale)
+    sizes = bins.mean(scale)
+    search = prepare(bins, bin_covariance(noise, bins) * np.outer(sizes, sizes))
     curves = tuple(fit_curves(search, means, m) for m in range(1, MOST + 1))
-    return Fitted(search, means, curves, fit_noise(row[None] - curves[-1].at(bins.t)))
+    return Fitted(search, curves, _leftover(row[None], curves[-1], search, scale), scale)
 
 
-def draw_noise(fitted: Fitted, white: NDArrayComplex) -> Noise:
+def _leftover(rows: Floats, curves: Curves, search: Search, scale: Floats) -> Noise:
+    return fit_noise((rows - curves.at(search.bins.t)) / scale)
+
+
+def draw_noise(fitted: Fitted, white: Draws) -> Noise:
     """The noise of each draw: without the bias of the fit, with the uncertainty of its estimate.
 
     A curve follows some of the noise, so what it leaves looks less persistent than the noise was.
     The loss is found by doing it again: simulate from the curve and the estimate, refit both.
     """
-    bins, draws = fitted.search.bins, len(white)
-    same = Noise(np.repeat(fitted.noise.reflection, draws, 0), np.repeat(fitted.noise.deviation, draws))
-    simulated = fitted.curves[-1].at(bins.t) + simulate(same, white, len(bins.t))
-    refit = fit_curves(fitted.search, bins.mean(simulated), MOST)
-    again = fit_noise(simulated - refit.at(bins.t))
-    bend = np.arctanh(again.reflection) - np.arctanh(same.reflection)
-    stretch = np.log(again.deviation / same.deviation)
+    bins, fullest = fitted.search.bins, fitted.curves[-1]
+    noise = simulate(fitted.noise, white, len(bins.t)) * fitted.scale
+    rows = fullest.at(bins.t) + noise
+    refit = fit_curves(fitted.search, bins.mean(rows), MOST)
+    again = _leftover(rows, refit, fitted.search, fitted.scale)
+    bend = np.arctanh(again.reflection) - np.arctanh(fitted.noise.reflection)
+    stretch = np.log(again.deviation / fitted.noise.deviation)
     # corrected = estimate - mean bias; a draw adds its own deviation from the mean.
-    return same.moved(bend - 2 * bend.mean(axis=0), stretch - 2 * stretch.mean())
+    return fitted.noise.moved(bend - 2 * bend.mean(axis=0), stretch - 2 * stretch.mean())
+
+
+def binned_noise(fitted: Fitted, noise: Noise, white: Draws) -> Floats:
+    """Bin means [D, B] of one simulated noise per draw."""
+    bins = fitted.search.bins
+    return bins.mean(simulate(noise, white, len(bins.t)) * fitted.scale)
 
 
 def refits(fitted: Fitted, phases: int, noise: Floats, upto: int) -> tuple[Curves, ...]:
@@ -70,7 +82,10 @@ def refits(fitted: Fitted, phases: int, noise: Floats, upto: int) -> tuple[Curve
 
 
 def p_of_more(fitted: Fitted, phases: int, again: tuple[Curves, ...]) -> float:
-    """p of `phases` phases being enough against one more: parametric bootstrap of rss_m / rss_m+1."""
+    """p of `phases` phases being enough against one more, by the likelihood ratio.
+
+    The ratio rss_m / rss_(m+1) of the series among those of the draws, which have m phases.
+    """
     simpler, fuller = fitted.curves[phases - 1 : phases + 1]
     seen = float(simpler.rss[0] / max(fuller.rss[0], 1e-300))
     ratios = again[0].rss / np.maximum(again[1].rss, 1e-300)

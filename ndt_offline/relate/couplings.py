@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ndt_offline.errors import UsageError
 from ndt_offline.relate.beyond import BEYOND, SHORTEST, beyond_columns
 from ndt_offline.relate.combine import benjamini_hochberg
-from ndt_offline.relate.gaps import checked_steps, regular_grid
+from ndt_offline.relate.gaps import as_rows, checked_steps, regular_grid
 from ndt_offline.relate.levels import SMOOTHED, Columns, level_columns, smoothed_columns
 from ndt_offline.relate.ranks import Floats
 from ndt_offline.relate.serial import interval_of_rho
@@ -40,12 +40,13 @@ class Coupling:
     rho_time              rho of training time itself with the target: read rho beside it
     rho_series_time       rho of training time with the series
     partial               rho of series and target given time
-    p                     the p: Simes of p_shift, p_detrended, p_differenced
+    p                     the p: Simes of p_shift, p_detrended, p_differenced, p_lag
     q                     Benjamini-Hochberg over all pairs of the call
     p_shift               truncated time shift; never below 1/41
     rho_detrended, p_...  minus the centred mean of 51, divided by the rolling volatility
     rho_differenced, ...  first differences, divided by the rolling volatility
     lag, lag_low, _high   in steps, > 0: the series leads; of the detrended pair
+    rho_lag, p_lag        at that lag; p for the best of all lags within 50 samples
     n, n_effective, ties  complete samples, what they are worth, share of tied samples
     rho_smooth, ...       after `smooth`, where asked for; beside, never instead of, rho
     """
@@ -70,6 +71,8 @@ class Coupling:
     lag: float
     lag_low: float
     lag_high: float
+    rho_lag: float
+    p_lag: float
     n_effective: float
     ties: float
     rho_smooth: float
@@ -125,7 +128,7 @@ def couplings_table(
     level: float = 0.95,
 ) -> Columns:
     """`correlate` as columns: {field of `Coupling`: array [k, t]}; `status` is a uint8 code."""
-    x, y = _matrix(series, "series"), _matrix(targets, "targets")
+    x, y = as_rows(series, "series"), as_rows(targets, "targets")
     if x.shape[1] != y.shape[1]:
         raise UsageError(
             f"the series have {x.shape[1]} samples, the targets {y.shape[1]}",
@@ -145,16 +148,6 @@ def couplings_table(
         smoothed_columns(x, y, smooth) if smooth else {f"{name}_smooth": empty for name in SMOOTHED}
     )
     return table
-
-
-def _matrix(values: ArrayLike, name: str) -> Floats:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim == 1 and matrix.size:
-        matrix = matrix[None]
-    if matrix.ndim != 2:
-        raise UsageError(f"{name} must be an array [rows, samples], not of shape {matrix.shape}")
-    finite = np.isfinite(matrix)
-    return matrix if finite.all() else np.where(finite, matrix, np.nan)
 
 
 def _beyond(x: Floats, y: Floats, clock: Floats | None) -> Columns:

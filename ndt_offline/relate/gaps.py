@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ndt_offline.errors import UsageError
 from ndt_offline.relate.ranks import Floats
@@ -29,7 +29,7 @@ class Block:
     keep: Bools
 
 
-def _patterns(values: Floats) -> list[tuple[Ints, Bools]]:
+def present_groups(values: Floats) -> list[tuple[Ints, Bools]]:
     """Rows grouped by which samples are finite."""
     present = np.isfinite(values)
     if present.all():
@@ -43,15 +43,32 @@ def _patterns(values: Floats) -> list[tuple[Ints, Bools]]:
     return [(np.array(rows), present[rows[0]]) for rows in groups.values()]
 
 
+def as_rows(values: ArrayLike, name: str) -> Floats:
+    """`values` as float64 [rows, samples], one row for a vector; infinite samples become NaN."""
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim == 1 and rows.size:
+        rows = rows[None]
+    if rows.ndim != 2:
+        raise UsageError(f"{name} must be an array [rows, samples], not of shape {rows.shape}")
+    finite = np.isfinite(rows)
+    return rows if finite.all() else np.where(finite, rows, np.nan)
+
+
 def blocks(series: Floats, targets: Floats) -> Iterator[Block]:
     """Every (series, target) pair once, in blocks that share one set of complete samples.
 
     Pairwise complete: a sample counts for a pair when both values are finite.
     """
-    columns = _patterns(targets)
-    for rows, here in _patterns(series):
+    columns = present_groups(targets)
+    for rows, here in present_groups(series):
         for cols, there in columns:
             yield Block(rows, cols, here & there)
+
+
+def filled_enough(keep: Bools) -> bool:
+    """Whether the samples kept leave at most a tenth of their span to be filled."""
+    where = np.flatnonzero(keep)
+    return len(where) >= (1 - MOST_FILLED) * (where[-1] - where[0] + 1)
 
 
 def fill(values: Floats, keep: Bools) -> Floats:

@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ndt_offline.relate.bins import Bins
+from ndt_offline.relate.bins import FINE, SHORTEST, Bins
 from ndt_offline.relate.ranks import Floats
-
-# A phase is at least this many bins long, and a breakpoint is placed to a fifth of a bin.
-SHORTEST = 3
-FINE = 5
 
 
 @dataclass(frozen=True)
@@ -39,15 +35,14 @@ class Search:
 
     whiten [B, B]: bin means times this have covariance 1. base [2, B]: orthonormal rows spanning
     the straight lines; line [2, 2] turns its coefficients into (value at t = 0, slope).
-    places [F]: possible breakpoints; columns [F, B]: their hinges, whitened, straight lines taken
-    out; gram [F, F]; pairs [2, P]: the pairs of places, a bin apart each, that are looked at first.
+    hinges [F, B] of the places of the bins, whitened; columns [F, B]: with straight lines taken
+    out; gram [F, F] of the columns; pairs [2, P] of edges that are looked at first.
     """
 
     bins: Bins
     whiten: Floats
     base: Floats
     line: Floats
-    places: Floats
     hinges: Floats
     columns: Floats
     gram: Floats
@@ -60,27 +55,11 @@ def prepare(bins: Bins, covariance: Floats) -> Search:
     whiten = np.linalg.inv(lower).T
     straight = np.stack([np.ones(len(bins.centres)), bins.centres]) @ whiten
     q, r = np.linalg.qr(straight.T)
-    places = _fine_places(bins.edges[SHORTEST - 1 : len(bins.edges) - SHORTEST + 1])
-    hinges = bins.hinges(places) @ whiten
+    hinges = bins.hinges @ whiten
     columns = hinges - (hinges @ q) @ q.T
-    coarse = np.arange(0, len(places), FINE)
-    i, j = np.triu_indices(len(coarse), SHORTEST)
-    return Search(
-        bins,
-        whiten,
-        q.T,
-        np.linalg.inv(r),
-        places,
-        hinges,
-        columns,
-        columns @ columns.T,
-        np.stack([coarse[i], coarse[j]]),
-    )
-
-
-def _fine_places(edges: Floats) -> Floats:
-    grid = np.arange((len(edges) - 1) * FINE + 1) / FINE
-    return np.interp(grid, np.arange(len(edges)), edges)
+    coarse = np.arange(0, len(bins.places), FINE)
+    pairs = coarse[np.stack(np.triu_indices(len(coarse), SHORTEST))]
+    return Search(bins, whiten, q.T, np.linalg.inv(r), hinges, columns, columns @ columns.T, pairs)
 
 
 def fit_curves(search: Search, means: Floats, phases: int) -> Curves:
@@ -101,7 +80,7 @@ def fit_curves(search: Search, means: Floats, phases: int) -> Curves:
         for b in range(phases - 1):
             hinge = search.hinges[chosen[:, b]]
             part = part - bends[:, b : b + 1] * (hinge @ search.base.T)
-    return _curves(search, part @ search.line.T, search.places[chosen], bends, rss)
+    return _curves(search, part @ search.line.T, search.bins.places[chosen], bends, rss)
 
 
 def _curves(search: Search, line: Floats, breaks: Floats, bends: Floats, rss: Floats) -> Curves:
@@ -126,7 +105,7 @@ def _two_breaks(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats
     i, j = search.pairs
     best = np.argmax(_pair_gain(search.gram, cross, i[None], j[None]), axis=1)
     near = np.arange(1 - FINE, FINE)
-    last, apart = len(search.places) - 1, SHORTEST * FINE
+    last, apart = len(search.bins.places) - 1, SHORTEST * FINE
     first = np.clip(i[best][:, None] + np.repeat(near, len(near)), 0, last)
     second = np.clip(j[best][:, None] + np.tile(near, len(near)), 0, last)
     gain = _pair_gain(search.gram, cross, first, second)
@@ -139,9 +118,7 @@ def _two_breaks(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats
     return np.stack([i, j], axis=1), bends, gain[rows, best]
 
 
-def _pair_gain(
-    gram: Floats, cross: Floats, i: NDArray[np.intp], j: NDArray[np.intp]
-) -> Floats:
+def _pair_gain(gram: Floats, cross: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
     """Drop of the residual sum of squares for hinges i and j together: [D, pairs]."""
     a, b, c = gram[i, i], gram[i, j], gram[j, j]
     rows = np.arange(len(cross))[:, None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ndt_offline.relate.gaps import Bools
+from ndt_offline.relate.levels import Columns
 from ndt_offline.relate.ranks import Floats
-from ndt_offline.relate.serial import autocorrelation
+from ndt_offline.relate.serial import autocorrelation, effective_n, p_of_units
 
 REACH = 50
 
@@ -32,29 +32,33 @@ def cross_correlation(units_x: Floats, units_y: Floats, reach: int) -> Floats:
     return product.reshape(k, 2 * reach + 1, t).transpose(0, 2, 1)
 
 
-def lead(units_x: Floats, units_y: Floats, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
-    """Lag of the strongest |r| and its interval, in samples: three arrays [k, t].
+def lead(units_x: Floats, units_y: Floats, level: float = 0.95) -> Columns:
+    """Columns [k, t]: `lag` of the strongest |r|, in samples, its interval, `rho_lag`, `p_lag`.
 
     The interval spans the lags whose correlation, of the same sign, is not significantly below
     the strongest: r(best) - r(l) <= z sqrt(2 (V(0) - V(l - best))), where Bartlett's (1935)
     V(d) = 1/n sum_j r_x(j) r_y(j + d) is the covariance of two cross-correlations d lags apart.
     Of an uncoupled pair it says nothing; it then spans most lags, as it should.
+
+    p_lag is that of the strongest r times the number of lags looked at (Bonferroni).
     """
     from scipy.special import ndtri
 
     reach = reach_for(units_x.shape[1])
     cross = cross_correlation(units_x, units_y, reach)
-    gone = np.isnan(cross).any(axis=2)
-    size = np.where(gone[..., None], 0.0, np.abs(cross))
-    best = np.argmax(size, axis=2)
+    gone = np.asarray(np.isnan(cross).any(axis=2))
+    best = np.argmax(np.where(gone[..., None], 0.0, np.abs(cross)), axis=2)
     peak = np.take_along_axis(cross, best[..., None], axis=2)
-    drop = np.abs(peak) - np.sign(peak) * cross
     covariance = _bartlett(units_x, units_y, 2 * reach)
     apart = np.abs(np.arange(2 * reach + 1) - best[..., None])
     spread = 2 * (covariance[..., :1] - np.take_along_axis(covariance, apart, axis=2))
-    near: Bools = drop <= ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
-    low, high = np.argmax(near, axis=2), 2 * reach - np.argmax(near[..., ::-1], axis=2)
-    return tuple(np.where(gone, np.nan, place - float(reach)) for place in (best, low, high))  # type: ignore[return-value]
+    allowed = ndtri((1 + level) / 2) * np.sqrt(np.maximum(spread, 0))
+    near = np.less_equal(np.abs(peak) - np.sign(peak) * cross, allowed)
+    low, high = np.argmax(near, axis=2), 2 * reach - np.argmax(np.flip(near, 2), axis=2)
+    columns = {"lag": best, "lag_low": low, "lag_high": high}
+    lags = {name: np.where(gone, np.nan, at - float(reach)) for name, at in columns.items()}
+    p = p_of_units(peak[..., 0], effective_n(units_x, units_y), units_x.shape[1])
+    return {**lags, "rho_lag": peak[..., 0], "p_lag": np.minimum(p * cross.shape[2], 1.0)}
 
 
 def _bartlett(units_x: Floats, units_y: Floats, furthest: int) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ndt_offline.relate.bins import Bins
 from ndt_offline.relate.ranks import Floats
 
-NDArrayComplex = NDArray[np.complex128]
+Draws = NDArray[np.complex128]
 
 ORDER = 4
 # Reflection coefficients stay this far inside the unit interval: beyond lies the random walk.
@@ -35,7 +35,10 @@ class Noise:
 
 
 def fit_noise(residuals: Floats) -> Noise:
-    """Burg's (1975) AR(4) of rows [D, n], which are taken to have mean 0."""
+    """Burg's (1975) AR(4) of rows [D, n], which are taken to have mean 0.
+
+    A perfect fit leaves a deviation of 1e-9, not 0: rows come in units of their own spread.
+    """
     forward, backward = residuals[:, 1:], residuals[:, :-1]
     reflection = np.zeros((len(residuals), ORDER))
     power = np.einsum("dn,dn->d", residuals, residuals) / residuals.shape[1]
@@ -48,7 +51,7 @@ def fit_noise(residuals: Floats) -> Noise:
         if order + 1 < ORDER:
             shorter = forward - k[:, None] * backward, backward - k[:, None] * forward
             forward, backward = shorter[0][:, 1:], shorter[1][:, :-1]
-    return Noise(np.clip(reflection, -LIMIT, LIMIT), np.sqrt(power))
+    return Noise(np.clip(reflection, -LIMIT, LIMIT), np.sqrt(power + 1e-18))
 
 
 def coefficients(reflection: Floats) -> Floats:
@@ -78,7 +81,7 @@ def circle(n: int) -> int:
     return -(-(n + 512) // 240) * 240
 
 
-def raw_draws(draws: int, n: int, seed: int) -> NDArrayComplex:
+def raw_draws(draws: int, n: int, seed: int) -> Draws:
     """White noise in the frequency domain [draws, circle(n) // 2 + 1], for `simulate`."""
     rng = np.random.default_rng(seed)
     size = circle(n)
@@ -88,7 +91,7 @@ def raw_draws(draws: int, n: int, seed: int) -> NDArrayComplex:
     return white
 
 
-def simulate(noise: Noise, white: NDArrayComplex, n: int) -> Floats:
+def simulate(noise: Noise, white: Draws, n: int) -> Floats:
     """Rows [D, n] of `noise` (one process, or one per draw) made from `raw_draws`."""
     return np.fft.irfft(white * gains(noise, circle(n)), circle(n), axis=1)[:, :n]
 

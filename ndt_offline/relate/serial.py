@@ -60,14 +60,18 @@ def interval_of_rho(rho: Floats, n_effective: Floats, level: float = 0.95) -> tu
     return np.where(exact, rho, low), np.where(exact, rho, high)
 
 
-def p_of_pairs(units_x: Floats, units_y: Floats) -> tuple[Floats, Floats]:
-    """rho and its p [k, t] for ranked rows [k, n] and [t, n] of length 1.
+def p_of_units(rho: Floats, n_effective: Floats, n: int) -> Floats:
+    """`p_of_rho` that trusts no pair of n samples worth fewer than 40 of them: there p is 1.
 
-    p is 1 where the pair is worth fewer than 40 samples (n / 40 of a short pair, at least 5): two smooth curves, each made of a few
-    slow bends, always agree or disagree, and prove nothing by it.
+    (Fewer than n / 40 of a short pair, at least 5.) Two smooth curves of a few slow bends always
+    agree or disagree, and prove nothing by it.
     """
+    least = max(5.0, min(FEWEST_EFFECTIVE, n / 40))
+    smooth = (n_effective < least) & ~np.isnan(rho)
+    return np.where(smooth, 1.0, p_of_rho(rho, n_effective))
+
+
+def p_of_pairs(units_x: Floats, units_y: Floats) -> tuple[Floats, Floats]:
+    """rho and its `p_of_units` [k, t] for ranked rows [k, n] and [t, n] of length 1."""
     rho = np.clip(units_x @ units_y.T, -1, 1)
-    n_effective = effective_n(units_x, units_y)
-    p = p_of_rho(rho, n_effective)
-    least = max(5.0, min(FEWEST_EFFECTIVE, units_x.shape[1] / 40))
-    return rho, np.where((n_effective < least) & ~np.isnan(rho), 1.0, p)
+    return rho, p_of_units(rho, effective_n(units_x, units_y), units_x.shape[1])

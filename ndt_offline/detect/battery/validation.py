@@ -1,0 +1,190 @@
+"""The battery run on a detector: false positives, recall, location error, a plain verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from secrets import randbits
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ndt_offline.detect.battery.nulls import HARD, NULLS
+from ndt_offline.detect.battery.positives import LIMITED, POSITIVES, SIZES
+from ndt_offline.detect.detectors import detect
+from ndt_offline.detect.transition import Array, Points
+
+NEAR = 10  # points from a planted step that count as having found it
+FEW = 0.2  # false positives per 1000 points that a detector may have on a null
+FEW_HARD = 0.5
+MOST = 0.95  # share of steps of 4 local SD and more that it should find
+MOST_LIMITED = 0.75
+UNKNOWABLE = "t3 in walk"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table. kind: null or steps. sigmas: size of the planted steps, 0 on a null.
+
+    false, false_se: false positives per 1000 points and its standard error over series.
+    recall, recall_se: share of planted steps found within 10 points; NaN on a null.
+    location: median distance of those found, in points. points: 1000s tested.
+    """
+
+    kind: str
+    name: str
+    sigmas: float
+    seeds: int
+    false: float
+    false_se: float
+    recall: float = float("nan")
+    recall_se: float = float("nan")
+    location: float = float("nan")
+
+    @property
+    def allowed(self) -> float:
+        """False positives per 1000 that the verdict lets pass on this null."""
+        if self.name == UNKNOWABLE:
+            return float("inf")
+        return FEW_HARD if self.name in HARD else FEW
+
+    @property
+    def wanted(self) -> float:
+        """Recall that the verdict asks for; 0 below 4 local SD."""
+        if self.sigmas < 4 or self.name == UNKNOWABLE:
+            return 0.0
+        return MOST_LIMITED if self.name in LIMITED else MOST
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The table of a detector, with the seed that repeats it."""
+
+    detector: str
+    params: dict[str, Any]
+    seed: int
+    n: int
+    cells: tuple[Cell, ...]
+    seconds: float
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, by more than two standard errors, in words."""
+        out = []
+        for c in self.cells:
+            if c.kind == "null" and c.false - 2 * c.false_se > c.allowed:
+                out.append(
+                    f"fires {c.false:.2g} times per 1000 points of {c.name!r}, where nothing is "
+                    f"(up to {c.allowed:g} is acceptable)"
+                )
+            if c.kind == "steps" and c.recall + 2 * c.recall_se < c.wanted:
+                out.append(f"finds {c.recall:.0%} of {c.sigmas:g}-sigma steps in {c.name!r}")
+        return out
+
+    @property
+    def verdict(self) -> str:
+        """One plain paragraph."""
+        nulls = [c for c in self.cells if c.kind == "null" and c.name != UNKNOWABLE]
+        steps = [c for c in self.cells if c.wanted > 0]
+        facts = []
+        if nulls:
+            worst = max(nulls, key=lambda c: c.false)
+            facts.append(f"worst null {worst.false:.2f} per 1000 points ({worst.name})")
+        if steps:
+            least = min(steps, key=lambda c: c.recall)
+            facts.append(f"lowest recall at 4 sigma and more {least.recall:.2f} ({least.name})")
+        wrong = self.failures
+        head = "can be believed" if not wrong else "cannot be believed as it is"
+        return f"{self.detector}: {head}. {'; '.join(facts)}." + "".join(
+            f"\n  - {line}" for line in wrong
+        )
+
+
+def validate(
+    detector: str = "steps",
+    seeds: int = 20,
+    seed: int | None = None,
+    n: int = 1600,
+    sizes: Iterable[float] = SIZES,
+    nulls: Iterable[str] | None = None,
+    positives: Iterable[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    **params: Any,
+) -> Validation:
+    """Run a detector on the battery: `seeds` series of n points per cell.
+
+    Fresh seeds each time unless `seed` is given; the result carries the seed. `nulls` and
+    `positives` choose cells by name. 20 seeds are enough to see a detector that is no good; a
+    rate of 0.2 per 1000 needs 200.
+    """
+    base = randbits(32) if seed is None else seed
+    start = perf_counter()
+    cells = []
+    for name in NULLS if nulls is None else nulls:
+        if progress:
+            progress(f"null: {name}")
+        cells.append(run_null(name, detector, seeds, base, n, params))
+    for name in POSITIVES if positives is None else positives:
+        if progress:
+            progress(f"steps: {name}")
+        cells += [run_steps(name, k, detector, seeds, base, n, params) for k in sizes]
+    return Validation(detector, params, base, n, tuple(cells), perf_counter() - start)
+
+
+def _rng(base: int, name: str, sigmas: float, k: int) -> np.random.Generator:
+    return np.random.default_rng([base, int(10 * sigmas), k, *name.encode()])
+
+
+def run_null(
+    name: str, detector: str, seeds: int, base: int, n: int, params: dict[str, Any]
+) -> Cell:
+    """One null: everything reported is false."""
+    false = np.empty(seeds)
+    for k in range(seeds):
+        x = NULLS[name](_rng(base, name, 0, k), n)
+        false[k] = len(detect(x, detector=detector, **params))
+    return Cell("null", name, 0.0, seeds, *_rate(false, n))
+
+
+def run_steps(
+    name: str,
+    sigmas: float,
+    detector: str,
+    seeds: int,
+    base: int,
+    n: int,
+    params: dict[str, Any],
+) -> Cell:
+    """One kind of planted steps at one size."""
+    found, false, distances = np.empty(seeds), np.empty(seeds), []
+    for k in range(seeds):
+        x, planted = POSITIVES[name](_rng(base, name, sigmas, k), n, sigmas)
+        reported = np.array([t.index for t in detect(x, detector=detector, **params)], np.int64)
+        near, extra = match(planted, reported)
+        found[k], false[k] = len(near) / len(planted), extra
+        distances += near
+    error = float(found.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else float("nan")
+    location = float(np.median(distances)) if distances else float("nan")
+    rate = _rate(false, n)
+    return Cell(
+        "steps", name, sigmas, seeds, *rate, float(found.mean()), max(error, 0.5 / seeds), location
+    )
+
+
+def match(planted: Points, reported: Points) -> tuple[list[int], int]:
+    """Distance of the nearest report for each planted step found; reports near none of them."""
+    if not len(reported):
+        return [], 0
+    distance = np.abs(np.asarray(planted)[:, None] - reported[None])
+    near = distance.min(axis=1)
+    return near[near <= NEAR].tolist(), int((distance.min(axis=0) > NEAR).sum())
+
+
+def _rate(false: Array, n: int) -> tuple[float, float]:
+    """Per 1000 points, and standard error over series; at least that of one count."""
+    scale = 1000 / n
+    spread = false.std(ddof=1) if len(false) > 1 else 1.0
+    return float(false.mean() * scale), float(
+        max(spread, 1 / len(false)) / len(false) ** 0.5
+    ) * scale

@@ -1,0 +1,40 @@
+"""Noise that calms down, or grows, along training: one slope, and only where it is plain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ndt_offline.relate.ranks import Floats
+
+# Second differences share samples, so the textbook standard error is too small; six of it are
+# about four honest ones.
+PLAIN = 6.0
+FEWEST = 50
+LIMIT = 100.0
+
+
+def volatility(values: Floats, t: Floats) -> Floats:
+    """Relative size of the noise of each row [k, n] along t [n]: exp(b t), geometric mean 1.
+
+    b is the slope of log |second difference| on t = log(step + 1), where trends have no part; it
+    is 0 unless plain: one wrong slope does more harm to the first few samples, which weigh most
+    in t, than a true but weak one. Never more than a factor of 100 from the mean.
+    """
+    sizes = np.abs(np.diff(values, n=2, axis=1))
+    return np.vstack([_curve(row, t) for row in sizes]) if len(values) else np.ones(values.shape)
+
+
+def _curve(sizes: Floats, t: Floats) -> Floats:
+    moved = sizes > 0
+    if moved.sum() < max(FEWEST, len(sizes) / 2):
+        return np.ones(len(t))
+    x, y = t[1:-1][moved], np.log(sizes[moved])
+    # Zeros between quantised values and single outliers are kept from steering the slope.
+    y = np.clip(y, *np.quantile(y, [0.02, 0.98]))
+    x = x - x.mean()
+    power = x @ x
+    slope = x @ (y - y.mean()) / power
+    error = np.sqrt(np.mean((y - y.mean() - slope * x) ** 2) / power)
+    if abs(slope) < PLAIN * error:
+        return np.ones(len(t))
+    return np.exp(np.clip(slope * (t - t.mean()), -np.log(LIMIT), np.log(LIMIT)))

@@ -1,0 +1,206 @@
+"""Long measurements of the detectors: python tests/benchmarks/detect.py WHAT [SEEDS]."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from ndt_offline.detect import detect
+from ndt_offline.detect.battery.drifts import DRIFTS
+from ndt_offline.detect.battery.noises import NOISES
+from ndt_offline.detect.battery.nulls import GAUSSIAN, NULLS, dense_start, gaps, missing
+from ndt_offline.detect.battery.positives import POSITIVES
+from ndt_offline.detect.battery.validation import validate
+from ndt_offline.detect.counts import counts
+from ndt_offline.detect.events import find_events
+from ndt_offline.detect.evidence import p_value
+from ndt_offline.detect.gls import accepted, candidates
+from ndt_offline.detect.peaks import find_peaks, join_peaks
+from ndt_offline.detect.rolling import crossings
+
+N = 1600
+
+
+def table(seeds: int, seed: int, **kw: object) -> None:
+    result = validate(seeds=seeds, seed=seed, **kw)  # type: ignore[arg-type]
+    for c in result.cells:
+        print(
+            f"{c.kind:5s} {c.name:22s} {c.sigmas:3.0f}  false {c.false:6.3f} +- {c.false_se:.3f}"
+            f"  recall {c.recall:5.3f} +- {c.recall_se:.3f}  location {c.location:.1f}"
+        )
+    print(result.verdict, f"\n{result.seconds:.0f} s")
+
+
+def few(seeds: int, seed: int) -> None:
+    hard = (
+        "GARCH",
+        "t5 in AR .7",
+        "t5 in walk",
+        "glitches of 2",
+        "glitches of 3",
+        "white",
+        "AR .9",
+        "walk",
+    )
+    table(
+        seeds,
+        seed,
+        nulls=hard,
+        positives=("AR .5", "t5 in AR .7", "walk + white", "ARMA"),
+        sizes=(4.0,),
+    )
+
+
+def order(seeds: int, seed: int) -> None:
+    cells = ("white", "AR .5", "AR .7", "AR .9", "walk", "walk + white", "ARMA", "momentum")
+    table(seeds, seed, nulls=cells, positives=cells, sizes=(4.0,))
+
+
+def nulls(seeds: int, seed: int) -> None:
+    table(seeds, seed, positives=())
+
+
+def steps(seeds: int, seed: int) -> None:
+    table(seeds, seed, nulls=(), sizes=(4.0, 6.0))
+
+
+def calibration(seeds: int, seed: int) -> None:
+    """Share of Gaussian nulls whose smallest p is at most q; 1.5 q is allowed."""
+    levels = np.array([0.01, 0.02, 0.05, 0.1, 0.2])
+    for name in GAUSSIAN:
+        rows = []
+        for k in range(seeds):
+            x = NULLS[name](np.random.default_rng([seed, k, *name.encode()]), N)
+            columns, _, fits = candidates(x, np.arange(N), describe=False)
+            T = np.abs(fits[0].ranking.T).max(initial=0.0)
+            rows.append(p_value(T, N) if len(columns["nu"]) else 1.0)
+        share = (np.array(rows)[:, None] <= levels).mean(axis=0)
+        print(f"{name:16s}", "  ".join(f"{q:g}: {s / q:4.2f} q" for q, s in zip(levels, share)))
+
+
+def intervals(seeds: int, seed: int) -> None:
+    """Coverage of the nominal 90 % intervals of planted steps, and selection bias."""
+    for name in ("white", "AR .5", "AR .7", "AR .9", "walk", "calming white", "ramp"):
+        for k in (2.0, 3.0, 4.0, 6.0):
+            where, size, ratio, far = [], [], [], 0
+            for s in range(seeds):
+                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
+                x, (at,) = POSITIVES[name](rng, N, k)
+                truth = 30 * DRIFTS["ramp"](N) if name == "ramp" else 0.0
+                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
+                rng.integers(150, N - 150)
+                noise = NOISES["white" if name == "ramp" else name](rng, N) + truth
+                planted = (x - noise)[-1]
+                near = [t for t in detect(x) if abs(t.index - at) <= 10]
+                if not near:
+                    continue
+                t = near[0]
+                ratio.append(t.size / planted)
+                if abs(t.T) >= 6:
+                    where.append(t.low <= at <= t.high)
+                    size.append(t.size_low <= planted <= t.size_high)
+                    far += t.high - t.low
+            wide = far / max(1, len(where))
+            print(
+                f"{name:14s} {k:g} sigma  found {len(ratio) / seeds:.2f}  size / truth "
+                f"{np.mean(ratio) if ratio else np.nan:.2f}  T >= 6: {len(where)}"
+                + (
+                    f"  step {np.mean(where):.3f} ({wide:.1f})  size {np.mean(size):.3f}"
+                    * bool(where)
+                )
+            )
+
+
+def irregular(seeds: int, seed: int) -> None:
+    """False positives per 1000 points on irregularly sampled nulls."""
+    for name in ("white", "AR .9", "walk", "decays"):
+        for how in ("dense", "gaps", "missing"):
+            count, points, states = 0, 0, []
+            for s in range(seeds):
+                rng = np.random.default_rng([seed, s, *name.encode()])
+                x = NULLS[name](rng, 12400 if how == "dense" else N)
+                if how == "dense":
+                    values, steps = dense_start(x)
+                else:
+                    values, steps = gaps(x) if how == "gaps" else missing(rng, x)
+                columns, status, _ = candidates(values, steps, describe=False)
+                states.append(status)
+                count += int(accepted(columns, 4.7).sum())
+                points += len(values)
+            print(
+                f"{name:8s} {how:8s} {1000 * count / points:.3f} of {points}; status {set(states)}"
+            )
+
+
+def matched(seeds: int, seed: int) -> None:
+    """Pooled matched counts beside the true false positives of independent series."""
+    for name in ("white", "AR .5", "AR .9", "walk", "t5 in AR .7", "t5 in walk", "GARCH", "decays"):
+        truth, draws = [], []
+        for s in range(seeds):
+            rng = np.random.default_rng([seed, s, *name.encode()])
+            p = find_peaks(NULLS[name](rng, N), draws=10, seed=(seed, s))
+            c = counts(p, [4.0, 4.7])
+            truth.append(c.observed[0])
+            draws.append(c.matched[0])
+        a, b = np.mean(truth, axis=0) / 1.6, np.mean(draws, axis=0) / 1.6
+        print(f"{name:12s} T 4: true {a[0]:.2f} matched {b[0]:.2f}   T 4.7: {a[1]:.3f} {b[1]:.3f}")
+
+
+def events(seeds: int, seed: int) -> None:
+    """Runs with a false event, and power for a lone step among 50 series."""
+    at = np.arange(N)
+    false = {"independent": 0, "dependent": 0}
+    lone = {"white": 0, "walk": 0}
+    for s in range(seeds):
+        rng = np.random.default_rng([seed, s])
+        kinds = ("white", "AR .5", "AR .9", "walk", "decays")
+        free = [NULLS[kinds[j % 5]](rng, N) for j in range(50)]
+        groups = []
+        for j in range(10):
+            common = NOISES[kinds[j % 4]](rng, N)
+            groups += [common + 0.3 * NOISES[kinds[j % 4]](rng, N) for _ in range(5)]
+        for what, series in (("independent", free), ("dependent", groups)):
+            peaks = [find_peaks(x, draws=0) for x in series]
+            false[what] += bool(find_events(join_peaks(peaks), at))
+            if what == "dependent":
+                continue
+            for name in lone:
+                x, (where,) = POSITIVES[name](rng, N, 4.0)
+                peaks[0] = find_peaks(x, draws=0)
+                got = find_events(join_peaks(peaks), at)
+                lone[name] += any(abs(e.index - where) <= 10 for e in got)
+    print({k: v / seeds for k, v in (false | lone).items()}, f"of {seeds} runs")
+
+
+def speed(seeds: int, seed: int) -> None:
+    """Milliseconds per series of 1600 points, over kinds of series."""
+    at, rng = np.arange(N) * 5, np.random.default_rng(seed)
+    for name in ("white", "AR .9", "walk", "decays", "t5 in walk"):
+        series = [NULLS[name](rng, N) for _ in range(seeds)]
+        series2 = [POSITIVES[name](rng, N, 4.0)[0] for _ in range(seeds)]
+        for what, rows in (("null", series), ("one step", series2)):
+            start = time.perf_counter()
+            for x in rows:
+                candidates(x, at)
+            plain = (time.perf_counter() - start) / seeds
+            start = time.perf_counter()
+            for x in rows[: seeds // 5]:
+                find_peaks(x, at, draws=10)
+            drawn = (time.perf_counter() - start) / (seeds // 5) - plain
+            print(f"{name:12s} {what:9s} {1e3 * plain:.2f} ms   10 draws {1e3 * drawn:.1f} ms")
+    x = rng.normal(size=(1000, N))
+    start = time.perf_counter()
+    crossings(x)
+    print(f"zscore, 1000 series: {time.perf_counter() - start:.3f} s")
+    p = join_peaks([join_peaks([find_peaks(row, at, seed=k) for k, row in enumerate(x[:20])])] * 50)
+    start = time.perf_counter()
+    counts(p, np.arange(4.0, 8.0, 0.04), groups=np.arange(1000) % 13)
+    print(f"100 thresholds, 1000 series: {time.perf_counter() - start:.4f} s")
+
+
+if __name__ == "__main__":
+    what, count = sys.argv[1], int(sys.argv[2])
+    base = int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())
+    globals()[what](count, base)
