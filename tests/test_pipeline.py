@@ -280,7 +280,7 @@ def test_layers_by_glob_and_globs_that_match_nothing(run_path: Path) -> None:
     assert ("weights", "2.weight") in names and len(names) == 2
     relu = result.results.spectra("activations")[0, 0]
     assert np.isfinite(relu).sum() == 8
-    with pytest.raises(UsageError, match="nothing"):
+    with pytest.raises(UsageError, match="no layer matches"):
         quick(run_path, parameters=Parameters(layers=("transformer.*",)))
 
 
