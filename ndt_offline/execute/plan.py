@@ -27,7 +27,8 @@ class Plan:
 
     create: bool  # there is no store for this replay yet
     steps: np.ndarray
-    unchanged: int  # rows at the front that stand as they are
+    unchanged: int  # rows at the front whose steps are as they were
+    old_rows: int
     blocks: tuple[Block, ...]
 
     @property
@@ -36,7 +37,7 @@ class Plan:
 
     @property
     def grows(self) -> bool:
-        return self.create or self.unchanged < len(self.steps)
+        return self.create or self.old_rows != len(self.steps) or self.unchanged < self.old_rows
 
 
 def make_plan(run: Run, store: Path, key: int) -> Plan:
@@ -45,15 +46,14 @@ def make_plan(run: Run, store: Path, key: int) -> Plan:
     results = _existing(store, key)
     if results is None:
         length = block_length(len(steps))
-        return Plan(True, steps, 0, _blocks(run, np.zeros(len(steps), bool), length))
+        return Plan(True, steps, 0, 0, _blocks(run, np.zeros(len(steps), bool), length))
     old = results.steps
     common = min(len(old), len(steps))
     unchanged = sum(1 for _ in takewhile(bool, old[:common] == steps[:common]))
     done = np.zeros(len(steps), bool)
     done[:unchanged] = _done(run, results, key, unchanged)
-    shrinks = len(old) > len(steps) or unchanged < len(old)
-    kept = unchanged if shrinks or len(steps) > len(old) else len(steps)
-    return Plan(False, steps, kept, _blocks(run, done, int(results.attrs["block"])))
+    blocks = _blocks(run, done, int(results.attrs["block"]))
+    return Plan(False, steps, unchanged, len(old), blocks)
 
 
 def bad_stamp(run: Run, outcomes: np.ndarray) -> str:

@@ -51,8 +51,11 @@ class Flow:
         self.called = {call.module for call in document.calls}
         self.constant = {slot.name for slot in document.parameters + document.constants}
         self.weights = {slot.name for slot in document.parameters}
+        self.users: dict[str, list[str]] = {}
         for node in document.nodes:
             self._trace(node)
+            for name in node.refs():
+                self.users.setdefault(name, []).append(node.name)
 
     def _trace(self, node: Node) -> None:
         refs = node.refs()
@@ -111,11 +114,27 @@ class Flow:
             name = moving[0]
         return "other"
 
-    def carried(self, start: str, end: str) -> bool:
-        """Whether `end` holds the values of `start`, moved, copied, or with state added."""
+    def merged(self, name: str) -> str:
+        """Attention's heads side by side again: the last value that only moves those of `name`."""
+        while len(self.users.get(name, ())) == 1:
+            after = self.nodes[self.users[name][0]]
+            if packet(after.op) not in VIEWS | {"clone"} or after.many:
+                break
+            name = after.name
+        return name
+
+    def carried(self, start: str, end: str, matrices: int = 0) -> bool:
+        """Whether `end` holds the values of `start`: moved, copied, or with state added.
+
+        On the way they may pass through so many `matrices`: attention's output projection.
+        """
         while end != start:
             node = self.nodes.get(end)
-            if node is None or packet(node.op) not in _CARRY:
+            if node is None:
+                return False
+            if self.kind(node) == "linear":
+                matrices -= 1
+            if matrices < 0 or not (self.kind(node) == "linear" or packet(node.op) in _CARRY):
                 return False
             moving = self.moving(node)
             if len(moving) != 1:
@@ -139,11 +158,11 @@ def candidates(flow: Flow) -> list[Candidate]:
 
 
 def _candidate(flow: Flow, node: Node, kind: str) -> Candidate:
-    output = flow.outputs.get((node.module, node.call)) if node.module else None
-    returned = output is not None and output in flow.nodes
-    if output is not None and returned and (kind == "attention" or flow.carried(node.name, output)):
+    output = flow.outputs.get((node.module, node.call), "") if node.module else ""
+    if flow.carried(node.name, output, 1 if kind == "attention" else 0):
         return Candidate(layer_name(node.module, node.call), output, kind)
-    return Candidate(_own_name(flow, node), _first_result(flow, node), kind)
+    result = flow.merged(node.name) if kind == "attention" else _first_result(flow, node)
+    return Candidate(_own_name(flow, node), result, kind)
 
 
 def _first_result(flow: Flow, node: Node) -> str:

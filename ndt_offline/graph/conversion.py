@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 _PREFIX = "model."
-_CALL = re.compile(r"@(\d+)\Z")
+_PYTHON_OPERATOR = re.compile(r"\Aaten\.__(and|or|xor)__\.")
+_CALL = re.compile(r"@\d+\Z")
 # Placement is decided by the replay: no node names a device.
 _DROPPED_KWARGS = {"device", "pin_memory", "non_blocking", "layout"}
 _SAME = {"alias", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "contiguous"}
@@ -34,6 +35,7 @@ class _Conversion:
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
         self.constants: dict[str, torch.Tensor] = {}
+        self.returned: dict[str, int] = {}
         self.names = _state_names(model)
         self.paths = _first_paths(model)
 
@@ -137,10 +139,11 @@ def _tensor(work: _Conversion, target: str) -> Any:
 
 
 def _function(work: _Conversion, node: Any) -> None:
-    op = str(node.target)
+    op = _PYTHON_OPERATOR.sub(r"aten.bitwise_\1.", str(node.target))
     if op.startswith("ndt_offline.mark"):
         tensor, module, call = node.args
         work.calls.append(Call(plain_name(module), call, work.refs[tensor.name]))
+        work.returned[plain_name(module)] = call
         return
     if node.target is operator.getitem:
         _add(work, node, "getitem")
@@ -175,6 +178,7 @@ def _add(work: _Conversion, node: Any, op: str) -> None:
         resolve(op, node.name)
     result = node.meta["val"]
     many = isinstance(result, (tuple, list))
+    used = _taken(node)
     module, call = _scope(work, node)
     work.refs[node.name] = node.name
     work.nodes.append(
@@ -189,22 +193,29 @@ def _add(work: _Conversion, node: Any, op: str) -> None:
             },
             module=module,
             call=call,
-            values=tuple(_value(v, node.name) for v in (result if many else [result])),
+            values=tuple(
+                _value(part if index in used or not many else None, node.name)
+                for index, part in enumerate(result if many else [result])
+            ),
             many=many,
         )
     )
 
 
+def _taken(node: Any) -> set[int]:
+    """Which of several results are used; the others may differ between devices."""
+    return {user.args[1] for user in node.users if user.target is operator.getitem}
+
+
 def _scope(work: _Conversion, node: Any) -> tuple[str, int]:
-    """The innermost module a node ran in, and which of its calls: keys end in @1, @2, ..."""
+    """The innermost module a node ran in, and which of its calls: the one yet to return."""
     stack = node.meta.get("nn_module_stack") or {}
     if not stack:
         return "", 1
-    key, entry = list(stack.items())[-1]
-    match = _CALL.search(key)
-    path = _CALL.sub("", str(entry[0]))
+    path = _CALL.sub("", str(list(stack.values())[-1][0]))
     path = "" if path == "model" else path.removeprefix(_PREFIX)
-    return plain_name(work.paths.get(path, path)), int(match.group(1)) + 1 if match else 1
+    path = plain_name(work.paths.get(path, path))
+    return path, work.returned.get(path, 0) + 1
 
 
 def _argument(work: _Conversion, item: Any, name: str) -> Any:

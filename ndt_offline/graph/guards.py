@@ -1,39 +1,51 @@
 """Recorded shapes are claims: they are derived again, without memory, before anything is computed.
 
-Every node runs once on torch's `meta` device, where a tensor has a shape and no storage. A node
-whose result is not what the file says, or larger than is allowed, is refused by name.
+Most nodes have a closed form (`rules`); the others run once on torch's `meta` device, where a
+tensor has a shape and no storage. A node whose result is not what the file says, or larger than is
+allowed, is refused by name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import RefusedError
-from ndt_offline.graph.document import Document, Node, Ref, Value
+from ndt_offline.graph.document import Document, Node, Value
 from ndt_offline.graph.operations import RECURRENT, VIEWS, packet
 from ndt_offline.graph.parsing import MAX_ELEMENTS
+from ndt_offline.graph.recurrence import recurrent_result
+from ndt_offline.graph.rules import Values, known_result
 
 if TYPE_CHECKING:
     from ndt_offline.graph.steps import Step
 
 MAX_PIECES = 10_000
+_SPLITS = frozenset({"unbind", "split", "chunk", "tensor_split"})
 
 
 def check_shapes(document: Document, steps: Iterable[Step]) -> None:
-    """Run `steps` (all of the document's) on the meta device and compare with the claims."""
-    values: dict[str, Any] = {slot.name: _empty(slot.value) for slot in document.slots()}
+    """Derive the result of each of `steps` (all of the document's), compare with its claim.
+
+    A node's arguments have been checked when it is reached, so they are as the file says.
+    """
+    known: dict[str, Values] = {slot.name: (slot.value,) for slot in document.slots()}
+    many: set[str] = set()
     nodes = {node.name: node for node in document.nodes}
     for step in steps:
         node = nodes[step.name]
-        _check_pieces(node, values)
+        _check_arguments(node, many)
         if packet(node.op) in RECURRENT:
-            result = _recurrent(node)
+            result: Values | None = recurrent_result(node, known)
         else:
-            result = _apply(step, values)
-        _check_result(node, result)
-        values[step.name] = result
+            result = known_result(node, known)
+        if result is None:
+            result = _derive(node, step, known)
+        _compare(node, result)
+        known[node.name] = node.values
+        if node.many:
+            many.add(node.name)
 
 
 def peak_bytes(document: Document, steps: Iterable[Step]) -> int:
@@ -72,21 +84,42 @@ def physical_memory() -> int:
         return 16 << 30
 
 
-def _empty(value: Value) -> Any:
+def _check_arguments(node: Node, many: set[str]) -> None:
+    """Only `getitem` reads a value that is several; splits stay within bounds."""
+    if node.many and len(node.values) > MAX_PIECES:
+        raise RefusedError(f"node {node.name} has {len(node.values)} results")
+    for name in node.refs():
+        if (name in many) != (node.op == "getitem"):
+            raise RefusedError(f"node {node.name}: {node.op} does not apply to {name}")
+
+
+def _derive(node: Node, step: Step, known: Mapping[str, Values]) -> Values:
     import torch
 
+    arguments = {name: _empty(known[name][0]) for name in node.refs()}
+    if packet(node.op) in _SPLITS:
+        _check_pieces(node, arguments)
+    try:
+        result = step.apply(arguments, torch.device("meta"))
+    except Exception as error:  # whatever torch raises for nonsense: it is the file's fault
+        raise RefusedError(f"node {node.name}: {node.op} does not apply: {_first(error)}") from None
+    if node.many != isinstance(result, (tuple, list)):
+        raise RefusedError(f"node {node.name}: {node.op} has another number of results")
+    return tuple(_claim(tensor) for tensor in (result if node.many else [result]))
+
+
+def _empty(value: Value | None) -> Any:
+    import torch
+
+    if value is None:
+        return None
     return torch.empty(value.shape, dtype=getattr(torch, value.dtype), device="meta")
 
 
-def _apply(step: Step, values: dict[str, Any]) -> Any:
-    import torch
-
-    try:
-        return step.apply(values, torch.device("meta"))
-    except RefusedError:
-        raise
-    except Exception as error:  # whatever torch raises for nonsense: it is the file's fault
-        raise RefusedError(f"node {step.name}: {step.op} does not apply: {_first(error)}") from None
+def _claim(tensor: Any) -> Value | None:
+    if tensor is None:
+        return None
+    return Value(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def _first(error: Exception) -> str:
@@ -94,46 +127,31 @@ def _first(error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _check_pieces(node: Node, values: dict[str, Any]) -> None:
-    """A split into a billion views is as harmful as a large tensor."""
-    if node.many and len(node.values) > MAX_PIECES:
-        raise RefusedError(f"node {node.name}: {len(node.values)} results")
-    name = packet(node.op)
-    if name not in ("unbind", "split", "chunk", "tensor_split") or not node.args:
-        return
-    value: Any = values.get(node.args[0].name) if isinstance(node.args[0], Ref) else None
-    if not hasattr(value, "shape"):
-        raise RefusedError(f"node {node.name}: {node.op} takes a tensor")
-    if max(value.shape, default=0) > MAX_PIECES and len(node.values) * 2 < _pieces(node, value):
-        raise RefusedError(f"node {node.name}: {node.op} makes more results than the file says")
-
-
-def _pieces(node: Node, value: Any) -> int:
-    size = node.args[1] if len(node.args) > 1 else 1
-    longest = max(value.shape)
-    if packet(node.op) in ("split",) and isinstance(size, int):
-        return int(longest // max(size, 1))
+def _check_pieces(node: Node, arguments: Mapping[str, Any]) -> None:
+    """A split into a billion views is as harmful as a large tensor, on any device."""
+    shape = next((tuple(t.shape) for t in arguments.values() if t is not None), ())
+    first = node.args[1] if len(node.args) > 1 else None
     if packet(node.op) in ("chunk", "tensor_split"):
-        return size if isinstance(size, int) else 1
-    return int(longest)
+        pieces = first if type(first) is int else 0
+    elif packet(node.op) == "unbind":
+        axis = first if type(first) is int and abs(first) < len(shape) else 0
+        pieces = shape[axis] if shape else 0
+    else:
+        pieces = max(shape, default=0) // max(first, 1) if type(first) is int else 0
+    if pieces > MAX_PIECES:
+        raise RefusedError(f"node {node.name}: {node.op} into {pieces} pieces")
 
 
-def _recurrent(node: Node) -> Any:
-    """An LSTM's or GRU's claim is taken, bounded: its meta kernel is a loop over the time steps."""
-    return [None if value is None else _empty(value) for value in node.values]
-
-
-def _check_result(node: Node, result: Any) -> None:
-    results = list(result) if node.many and isinstance(result, (tuple, list)) else [result]
-    if node.many != isinstance(result, (tuple, list)) or len(results) != len(node.values):
-        raise RefusedError(f"node {node.name}: {node.op} has another number of results")
-    for value, tensor in zip(node.values, results, strict=True):
-        if value is None:
-            continue
-        have = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        if have != (value.dtype, value.shape):
+def _compare(node: Node, result: Values) -> None:
+    if len(result) != len(node.values):
+        raise RefusedError(
+            f"node {node.name}: the file says {len(node.values)} results, {node.op} gives "
+            f"{len(result)}"
+        )
+    for value, derived in zip(node.values, result, strict=True):
+        if derived is not None and derived.elements > MAX_ELEMENTS:
+            raise RefusedError(f"node {node.name} has {derived.elements} elements")
+        if value is not None and derived != value:
             raise RefusedError(
-                f"node {node.name}: the file says {value}, {node.op} gives {have[0]}{list(have[1])}"
+                f"node {node.name}: the file says {value}, {node.op} gives {derived}"
             )
-        if value.elements > MAX_ELEMENTS:
-            raise RefusedError(f"node {node.name} has {value.elements} elements")

@@ -74,17 +74,28 @@ def frozen_copy(model: torch.nn.Module) -> torch.nn.Module | None:
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside; training flags and random state as before afterwards."""
+    """Eval mode without gradients inside; every flag and the random state as before afterwards."""
     import torch
 
     flags = [(module, module.training) for module in model.modules()]
+    wanting = [p for p in model.parameters() if p.requires_grad]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(d for d in devices if d is not None)):
+        fused = torch.backends.mha.get_fastpath_enabled()
         try:
             model.eval()
+            # Eval mode alone would switch to fused kernels that training never runs.
+            torch.backends.mha.set_fastpath_enabled(False)
+            # Even without gradients torch picks other kernels for weights that could have one;
+            # those of a checkpoint cannot.
+            for parameter in wanting:
+                parameter.requires_grad_(False)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 yield
         finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+            for parameter in wanting:
+                parameter.requires_grad_(True)
             for module, flag in flags:
                 module.training = flag
 

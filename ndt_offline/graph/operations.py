@@ -18,7 +18,7 @@ _ELEMENTWISE = """
 abs acos acosh add addcdiv addcmul all any amax amin argmax argmin asin asinh atan atan2 atanh
 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max clamp_min cos cosh
 cumprod cumsum deg2rad div elu eq erf erfc erfinv exp exp2 expm1 floor floor_divide fmax fmin fmod
-frac ge gelu glu gt hardshrink hardsigmoid hardswish hardtanh hypot isfinite isinf isnan le
+fill frac ge gelu glu gt hardshrink hardsigmoid hardswish hardtanh hypot isfinite isinf isnan le
 leaky_relu lerp log log10 log1p log2 log_sigmoid log_softmax _log_softmax logaddexp logical_and
 logical_not logical_or logical_xor logsumexp lt masked_fill max maximum mean median min minimum
 mish mul nan_to_num ne neg norm pow prelu _prelu_kernel prod reciprocal relu relu6 remainder round
@@ -44,7 +44,7 @@ zeros_like
 _MATRIX = """
 addbmm addmm addmv baddbmm bilinear bmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d
 conv_transpose3d convolution _convolution dot einsum embedding embedding_bag inner linear matmul mm
-mv outer tensordot linalg_matrix_norm linalg_multi_dot _weight_norm _weight_norm_interface
+mv vdot outer tensordot linalg_matrix_norm linalg_multi_dot _weight_norm _weight_norm_interface
 lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
 scaled_dot_product_attention cdist matrix_exp linalg_householder_product
 linalg_matrix_exp linalg_solve linalg_inv_ex
@@ -66,8 +66,8 @@ CREATE = frozenset(_CREATE.split())
 # Results that share memory with their argument: they cost none of their own.
 _VIEWS = """
 alias broadcast_to chunk diagonal expand expand_as flatten getitem movedim narrow permute
-    reshape reshape_as select slice split split_with_sizes squeeze swapaxes swapdims t tensor_split
-    transpose unbind unflatten unfold unsqueeze view view_as _unsafe_view _reshape_alias
+reshape reshape_as select slice split split_with_sizes squeeze swapaxes swapdims t tensor_split
+transpose unbind unflatten unfold unsqueeze view view_as _unsafe_view _reshape_alias
 """
 VIEWS = frozenset(_VIEWS.split())
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
