@@ -53,7 +53,9 @@ def command(
         chance = "\u2013" if row["matched"] is None else f"{row['matched']:.1f}"
         table.add_row(str(row["every"]), f"{row['points']:.0f}", found, chance, row["remark"])
     console = Console(highlight=False)
-    console.print(f"jumps by {detector} in {metric} of every layer, by training steps between samples")
+    console.print(
+        f"jumps by {detector} in {metric} of every layer, by training steps between samples"
+    )
     console.print(table)
     console.print("a count that falls no faster than the one by chance is no sign of missed jumps")
     return 0

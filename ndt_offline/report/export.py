@@ -91,7 +91,9 @@ def _write_csv(file: TextIO, name: str, table: Table) -> None:
 def _write_columns(file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("table", "column", "meaning"))
-    writer.writerows((table, c, said) for table, known in COLUMNS.items() for c, said in known.items())
+    writer.writerows(
+        (table, c, said) for table, known in COLUMNS.items() for c, said in known.items()
+    )
 
 
 def _write_json(file: TextIO, name: str, table: Table) -> None:
@@ -104,4 +106,3 @@ def _replaced(path: Path, write: Callable[[TextIO], None]) -> None:
     with temporary.open("w", encoding="utf-8", newline="") as file:
         write(file)
     os.replace(temporary, path)
-

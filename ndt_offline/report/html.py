@@ -184,9 +184,7 @@ def _pair_charts(store: Results, metric: str) -> list[dict[str, Any]]:
             lines = [("value", both[0] / _first(both[0])), ("other", both[1] / _first(both[1]))]
         title = printable(f"{metric} of {activation} and {weight}, relative to the start")
         drawn = [
-            panels.line_chart(
-                steps, lines, FINEST, title=title, x_label="training step", log=log
-            )
+            panels.line_chart(steps, lines, FINEST, title=title, x_label="training step", log=log)
             for log in (False, True)
         ]
         charts.append(

@@ -9,7 +9,7 @@ from ndt_offline.store.results import Results
 
 
 def open_results(path: str | Path) -> Results:
-    """The analysis of a run. Raises UsageError, with the command to make it, where there is none."""
+    """The analysis of a run; a UsageError, with the command to make it, where there is none."""
     given = Path(path)
     for store in (given / "analysis.zarr", given):
         if (store / "zarr.json").is_file():
