@@ -108,8 +108,9 @@ def find_steps(
 
     T is the generalised-least-squares estimate of a step under AR(8) noise with local volatility,
     over its standard error; half widths 16 to 128 points, a trend allowed for. Steps are kept by
-    backward elimination at |T| >= threshold. Blind to the first 24 and the last 16 points, to most steps under 2 local SD, to everything under 72 points. Not a test of gradual
-    change: for that see `segments` and the phases.
+    backward elimination at |T| >= threshold. Blind to the first 24 and the last 16 points, to
+    most steps under 2 local SD, to everything under 72 points. Not a test of gradual change: for
+    that see `segments` and the phases.
     """
     columns, _, _ = candidates(values, steps)
     keep = accepted(columns, threshold, tails)

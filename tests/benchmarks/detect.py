@@ -58,6 +58,17 @@ def order(seeds: int, seed: int) -> None:
     table(seeds, seed, nulls=cells, positives=cells, sizes=(4.0,))
 
 
+def rounds(seeds: int, seed: int) -> None:
+    cells = ("AR .5", "AR .7", "AR .9", "walk + white", "20 steps")
+    table(
+        seeds,
+        seed,
+        nulls=("AR .9", "walk", "ramp", "glitches of 2", "glitches of 3", "GARCH", "t5 in walk"),
+        positives=cells,
+        sizes=(4.0,),
+    )
+
+
 def nulls(seeds: int, seed: int) -> None:
     table(seeds, seed, positives=())
 
