@@ -46,7 +46,7 @@ def _cadence_borders(intervals: Array) -> Points | None:
         return np.zeros(0, np.int64)
     from scipy.ndimage import median_filter
 
-    local = median_filter(intervals, STRETCH, mode="nearest")
+    local = median_filter(intervals, STRETCH, mode="reflect")
     gaps = np.flatnonzero(intervals > GAP * local) + 1
     changes = _changes(local)
     if changes is None:
