@@ -14,6 +14,7 @@ from ndt_offline.relate.serial import effective_n, p_of_pairs
 from ndt_offline.relate.shift import p_of_shift
 
 SHORTEST = 100
+SMOOTH = 1e-3
 BEYOND = (
     "n_effective",
     "p_shift",
@@ -55,19 +56,33 @@ def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
     columns |= lead(ra, rb)
     ra, rb = _changes(a), _changes(b)
     columns["rho_differenced"], columns["p_differenced"] = p_of_pairs(ra, rb)
-    columns["p"] = simes(np.stack([columns[part] for part in PARTS], axis=-1))
+    tested = ~(np.isnan(columns["p_detrended"]) & np.isnan(columns["p_differenced"]))
+    parts = np.stack([columns[part] for part in PARTS], axis=-1)
+    columns["p"] = np.where(tested, simes(parts), np.nan)
     return columns
 
 
 def _fluctuations(values: Floats) -> Floats:
-    return unit_ranks(scaled(_without_dust(detrended(values), values)))
+    return unit_ranks(_rough(scaled(_without_dust(detrended(values), values))))
 
 
 def _changes(values: Floats) -> Floats:
-    return unit_ranks(scaled(_without_dust(np.diff(values, axis=1), values)))
+    return unit_ranks(_rough(scaled(_without_dust(np.diff(values, axis=1), values))))
 
 
 def _without_dust(changes: Floats, values: Floats) -> Floats:
     # A straight line minus its trend is rounding error, and rounding error has ranks too.
     dust = 1e-13 * np.abs(values).max(axis=1, keepdims=True)
     return np.where(np.abs(changes) <= dust, 0.0, changes)
+
+
+def _rough(values: Floats) -> Floats:
+    """Rows [k, n] with those that only bend, and do not fluctuate, set to 0.
+
+    Mean square of the steps over mean square of the values: 2 for white noise, .2 for a random
+    walk after detrending, under .0005 for noise-free curves, whose bends would be taken for
+    fluctuations that agree.
+    """
+    steps = np.diff(values, axis=1)
+    rough = np.einsum("kn,kn->k", steps, steps) > SMOOTH * np.einsum("kn,kn->k", values, values)
+    return np.where(rough[:, None], values, 0.0)
