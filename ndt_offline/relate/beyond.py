@@ -42,13 +42,14 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     with fewer than 100 samples, the pair stays NaN. Lags are in grid points.
     """
     empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
-    return by_block(x, y, empty, SHORTEST, _beyond_block)
+    columns = by_block(fill(x), fill(y), empty, SHORTEST, _beyond_block)
+    enough = filled_enough(x, y)
+    return {name: np.where(enough, column, np.nan) for name, column in columns.items()}
 
 
 def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
-    if not filled_enough(keep):
-        return {}
-    a, b = fill(a, keep), fill(b, keep)
+    # Gaps are filled: what is kept is one stretch without holes.
+    a, b = a[:, keep], b[:, keep]
     columns: Columns = {"n_effective": effective_n(unit_ranks(a), unit_ranks(b))}
     columns["p_shift"] = p_of_shift(a, b)
     ra, rb = _fluctuations(a), _fluctuations(b)

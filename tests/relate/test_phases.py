@@ -41,6 +41,8 @@ def test_bins_cover_every_sample_once_and_average_it() -> None:
     assert bins.sizes.sum() == 1600 and len(bins.starts) <= 100
     x = np.random.default_rng(0).normal(size=1600)
     last = slice(bins.starts[-1], None)
+    brute = bins.mean(np.maximum(bins.t - bins.places[:, None], 0.0))
+    np.testing.assert_allclose(bins.hinges, brute, atol=1e-12)
     assert bins.mean(x)[-1] == pytest.approx(x[last].mean())
     assert CLOCK[last].max() - CLOCK[last].min() <= bins.width
 
@@ -161,6 +163,8 @@ def test_what_cannot_be_fitted_says_why() -> None:
     assert table["count"].tolist()[:3] == [0, 0, 0] and table["label"].shape == (4, 3)
     with pytest.raises(UsageError, match="phases"):
         fit_phases(rows, phases=4)
+    with pytest.raises(UsageError, match="first step"):
+        fit_phases(rows, np.arange(400) - 1)
     with pytest.raises(UsageError, match="draws"):
         fit_phases(rows, draws=5)
 
