@@ -15,6 +15,7 @@ from ndt_offline.relate.shift import p_of_shift
 
 SHORTEST = 100
 SMOOTH = 1e-3
+CHUNK = 4_000_000
 BEYOND = (
     "n_effective",
     "p_shift",
@@ -42,9 +43,20 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     with fewer than 100 samples, the pair stays NaN. Lags are in grid points.
     """
     empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
-    columns = by_block(fill(x), fill(y), empty, SHORTEST, _beyond_block)
+    columns, filled = empty, fill(y)
+    for rows in _chunks(x):
+        part = {name: column[rows] for name, column in columns.items()}
+        by_block(fill(x[rows]), filled, part, SHORTEST, _beyond_block)
+        for name, column in part.items():
+            columns[name][rows] = column
     enough = filled_enough(x, y)
     return {name: np.where(enough, column, np.nan) for name, column in columns.items()}
+
+
+def _chunks(x: Floats) -> list[slice]:
+    """Rows by the few million samples: what is held at once must not grow with the run."""
+    size = max(64, CHUNK // max(1, x.shape[1]))
+    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
