@@ -11,6 +11,7 @@ from ndt_offline.graph.document import Document, Slot, Value, fingerprint
 from ndt_offline.graph.guards import check_memory, check_shapes
 from ndt_offline.graph.inputs import flatten
 from ndt_offline.graph.steps import Step, make_steps
+from ndt_offline.graph.storage import save_graph
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +72,6 @@ class Graph:
 
     def save(self, folder: str | Path) -> None:
         """Write graph.json, and graph.safetensors where there are constants, into `folder`."""
-        from ndt_offline.graph.storage import save_graph
-
         save_graph(self.document, self._read_constants(), Path(folder))
 
     def check_inputs(self, inputs: Any) -> None:
@@ -91,7 +90,7 @@ class Graph:
         """
         if not self._checked:
             steps = make_steps(self.document, None)
-            check_memory(self.document, steps)
+            check_memory(self.document)
             check_shapes(self.document, steps)
             self._checked = True
 
