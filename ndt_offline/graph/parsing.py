@@ -57,7 +57,7 @@ def parse(data: bytes) -> Document:
     plain = take_object(_json(data), "the file")
     if plain.get("format") != FORMAT:
         raise RefusedError(f"not a graph: format is {show(plain.get('format'))}")
-    if plain.get("version") != VERSION:
+    if plain.get("version") is True or plain.get("version") != VERSION:
         raise RefusedError(
             f"graph format version {show(plain.get('version'))}, this program reads {VERSION}",
             remedy="a newer ndt-offline",

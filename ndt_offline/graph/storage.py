@@ -128,7 +128,7 @@ def _tensor(entry: Any, slot: Slot, body: memoryview) -> Any:
         and [type(offset) for offset in offsets] == [int, int]
         and 0 <= offsets[0] <= offsets[1] <= len(body)
         and offsets[1] - offsets[0] == slot.value.bytes
-        and isinstance(entry["dtype"], str)
+        and isinstance(entry.get("dtype"), str)
         and _SAFETENSORS.get(entry["dtype"]) == slot.value.dtype
         and entry.get("shape") == list(slot.value.shape)
     )
