@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import RefusedError
-from ndt_offline.graph.document import Call, Document, Named, Node, Ref
+from ndt_offline.graph.document import Call, Document, Named, Node, Ref, layer_name
 from ndt_offline.graph.models import plain_name
 from ndt_offline.graph.operations import check_allowed, packet, resolve
 from ndt_offline.graph.parsing import check_order
@@ -54,7 +54,7 @@ def _finish(work: Conversion, kind: str, output: str) -> tuple[Document, dict[st
         nodes=tuple(work.nodes),
         calls=tuple(work.calls),
         output=output,
-        notes={"torch": torch.__version__},
+        notes={"torch": torch.__version__, "left_out": work.left_out},
     )
     document = _pruned(document)
     check_order(document)
@@ -78,10 +78,28 @@ def _pruned(document: Document) -> Document:
 def _function(work: Conversion, node: Any) -> None:
     op = _PYTHON_OPERATOR.sub(r"aten.bitwise_\1.", str(node.target))
     if op.startswith("ndt_offline.mark"):
-        tensor, module, call = node.args
-        work.calls.append(Call(plain_name(module), call, work.refs[tensor.name]))
-        work.returned[plain_name(module)] = call
+        _mark(work, *node.args)
         return
+    inherited = [work.refused[n.name] for n in node.all_input_nodes if n.name in work.refused]
+    try:
+        if inherited:
+            raise inherited[0]
+        _operation(work, node, op)
+    except RefusedError as error:
+        # It may be a loss, or another branch that the output does not need.
+        work.refused[node.name] = error
+
+
+def _mark(work: Conversion, tensor: Any, module: str, call: int) -> None:
+    module = plain_name(module)
+    work.returned[module] = call
+    if tensor.name in work.refused:
+        work.left_out[layer_name(module, call)] = work.refused[tensor.name].what
+    else:
+        work.calls.append(Call(module, call, work.refs[tensor.name]))
+
+
+def _operation(work: Conversion, node: Any, op: str) -> None:
     if node.target is operator.getitem:
         _add(work, node, "getitem")
         return
@@ -176,4 +194,6 @@ def _argument(work: Conversion, item: Any, name: str) -> Any:
 def _output(work: Conversion, node: Any) -> str:
     specs = work.exported.graph_signature.output_specs
     chosen = [spec.arg.name for spec in specs if spec.kind.name == "USER_OUTPUT"]
+    if chosen[0] in work.refused:
+        raise work.refused[chosen[0]]
     return work.refs[chosen[0]]

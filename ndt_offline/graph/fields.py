@@ -8,7 +8,7 @@ from typing import Any
 from ndt_offline.errors import RefusedError
 
 MAX_LIST = 10_000
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,999}\Z")
 
 
 def check_key(key: Any, what: str) -> str:

@@ -26,6 +26,8 @@ class Conversion:
         self.calls: list[Call] = []
         self.constants: dict[str, torch.Tensor] = {}
         self.returned: dict[str, int] = {}
+        self.refused: dict[str, RefusedError] = {}
+        self.left_out: dict[str, str] = {}
         self.names = _state_names(model)
         self.paths = _first_paths(model)
 
