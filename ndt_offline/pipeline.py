@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.execute.plan import Plan, bad_stamp, make_plan
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.signals import put_signals
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
-_SCALAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
-_RESERVED = ("step", "quantity", "probe")
-
 
 @dataclass(frozen=True)
 class Result:
     """What an analysis gives.
 
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
-    same as `ndt-analyze --json` prints. problems: what could not be used, and why.
+    same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
+    HTML file, if one was written. alerts: the rules that were met, as sentences.
     """
 
     run: str
@@ -40,6 +38,8 @@ class Result:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     replayed: int = 0
+    report: Path | None = None
+    alerts: list[str] = field(default_factory=list)
 
     @property
     def results(self) -> Results:
@@ -48,8 +48,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 3 finished but some input could not be used."""
-        return 3 if self.problems else 0
+        """0 all well, 3 finished but some input could not be used, 4 a rule was met."""
+        return 4 if self.alerts else 3 if self.problems else 0
 
 
 def analyze(
@@ -59,6 +59,8 @@ def analyze(
     parameters: Parameters | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    report: bool = True,
+    fail_on: Sequence[str] = (),
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
@@ -66,12 +68,16 @@ def analyze(
     out: the store, `analysis.zarr` in the run by default.
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
     executor: where blocks run, by default in this process.
-    question: fields of `Question`: metrics, detector, threshold, params, draws, seed, smooth.
+    report: write report.html beside the store (as OUT.html where `out` is given).
+    fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
+    question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
     What is already in the store is not computed again: a new threshold opens no checkpoint.
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
-    asked = Question(**question)
+    from ndt_offline.report.alerts import check_rules, parse_rule
+
+    asked, rules = Question(**question), [parse_rule(text) for text in fail_on]
     told = progress or (lambda what, done, total: None)
     parameters = parameters or Parameters()
 
@@ -82,7 +88,7 @@ def analyze(
     if plan.grows or plan.blocks:
         _replay(run, store, plan, prepare(run, parameters), executor, told)
     results = Results(store)
-    scalars = _put_signals(run, results)
+    scalars = put_signals(run, results)
 
     from ndt_offline.execute.derive import derive
     from ndt_offline.report.summary import summary_rows
@@ -91,14 +97,27 @@ def analyze(
     schema.forget_consolidated(store)
     derive(results, asked)
     schema.consolidate(store)
-    return Result(
+    table = summary_rows(results)
+    result = Result(
         run=str(run.path),
         store=store,
-        table=summary_rows(results),
+        table=table,
         problems=[*run.problems, *scalars, *_problems(run, results)],
         notes=_notes(run, results),
         replayed=plan.todo,
+        report=_report_path(store, named=out is not None) if report else None,
+        alerts=check_rules(rules, results, table),
     )
+    if result.report is not None:
+        from ndt_offline.report.html import write_report
+
+        told("drawing", 0, 0)
+        write_report(result, result.report)
+    return result
+
+
+def _report_path(store: Path, named: bool) -> Path:
+    return store.with_suffix(".html") if named else store.with_name("report.html")
 
 
 def _replay(
@@ -135,28 +154,6 @@ class _Counter:
     def __call__(self, rows: int) -> None:
         self.done += rows
         self.told("replaying", self.done, self.total)
-
-
-def _put_signals(run: Run, results: Results) -> list[Problem]:
-    """Journal scalars into the store, where they are not there as they are."""
-    import numpy as np
-
-    signals, odd = results.root["signals"], []
-    for name in run.scalar_names:
-        if not _SCALAR_NAME.fullmatch(name) or name in _RESERVED:
-            odd.append(
-                Problem(
-                    f"journal scalar {name[:60]!r} has a name that cannot be kept", run.path.name
-                )
-            )
-            continue
-        values = run.scalar(name)
-        same = name in signals and np.array_equal(signals[name][:], values, equal_nan=True)
-        if not same:
-            schema.put_series(
-                signals, name, ("step",), values, long_name=f"{name} of the training batch"
-            )
-    return odd
 
 
 def _problems(run: Run, results: Results) -> list[Problem]:

@@ -19,6 +19,9 @@ Examples:
   ndt-analyze ckpts
   ndt-analyze ckpts --threshold 6            other threshold: no replay
   ndt-analyze ckpts --layers 'encoder.*'     other layers
+  ndt-analyze ckpts --sweep threshold=4:8:0.1
+  ndt-analyze ckpts --detector mypackage.rules:jumps
+  ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
   ndt-analyze ckpts --json > result.json
 """
 
@@ -49,12 +52,34 @@ Examples:
     default="steps",
     show_default=True,
     metavar="NAME",
-    help="Detector of transitions.",
+    help="steps, segments, baseline, zscore, or your own as package.module:function.",
 )
 @click.option("--threshold", type=float, help="Threshold of the detector.")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Another parameter of the detector; repeatable.",
+)
+@click.option("--sweep", metavar="threshold=A:B:STEP", help="Count transitions at many thresholds.")
 @click.option("--draws", default=10, show_default=True, help="Matched-noise series per series.")
 @click.option("--seed", default=0, show_default=True, help="Seed of matched noise.")
 @click.option("--smooth", type=int, help="Also correlate after a centred mean of N samples.")
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="Also couple with it.")
+@click.option(
+    "--phases",
+    multiple=True,
+    metavar="METRIC",
+    help="Metrics to fit phases to (default: up to 400 series).",
+)
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    metavar="RULE",
+    help="Exit with code 4 where a rule is met, such as 'stable_rank(layer2) < 2'; repeatable.",
+)
 @click.option(
     "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
 )
@@ -64,7 +89,8 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     """Measure every checkpoint of a recorded run and say what happened in it.
 
     PATH is the directory a Recorder wrote, or a folder of safetensors checkpoints.
-    Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used.
+    Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used;
+    4 a rule of --fail-on was met.
     """
     from ndt_offline.cli.show import show_result
 
@@ -89,10 +115,57 @@ def _analyze(path: str, options: dict[str, Any], quiet: bool) -> Result:
         shapes=tuple(pairs),
         **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
     )
-    out, metrics = options.pop("out"), options.pop("metrics")
-    question = options | ({"metrics": metrics} if metrics else {})
+    out, report = options.pop("out"), not options.pop("no_report")
     with Bar(quiet) as bar:
-        return analyze(path, out=out, parameters=parameters, progress=bar.told, **question)
+        return analyze(
+            path,
+            out=out,
+            parameters=parameters,
+            progress=bar.told,
+            report=report,
+            fail_on=options.pop("fail_on"),
+            **question_of(options),
+        )
+
+
+def question_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `Question` from the options of the command line."""
+    from ndt_offline.execute.question import TARGETS
+
+    question = {key: options[key] for key in ("detector", "threshold", "draws", "seed", "smooth")}
+    question["params"] = dict(_parameter(text) for text in options["params"])
+    question["targets"] = tuple(dict.fromkeys((*TARGETS, *options["targets"])))
+    for key in ("metrics", "phases"):
+        if options[key]:
+            question[key] = tuple(options[key])
+    if options["sweep"]:
+        question["sweep"] = _sweep(options["sweep"])
+    return question
+
+
+def _parameter(text: str) -> tuple[str, float | int]:
+    from ndt_offline.errors import UsageError
+
+    name, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"--param {text!r}: expected NAME=NUMBER") from None
+    return name.strip(), int(value) if value == int(value) else value
+
+
+def _sweep(text: str) -> tuple[float, ...]:
+    from ndt_offline.errors import UsageError
+
+    name, _, spread = text.partition("=")
+    try:
+        low, high, step = (float(part) for part in spread.split(":"))
+    except ValueError:
+        low = high = step = 0.0
+    count = round((high - low) / step) + 1 if step > 0 else 0
+    if name != "threshold" or not 1 <= count <= 10_000:
+        raise UsageError(f"--sweep {text!r}", remedy="--sweep threshold=4:8:0.1")
+    return tuple(round(low + step * i, 9) for i in range(count))
 
 
 def main() -> None:

@@ -20,8 +20,12 @@ class Question:
     threshold: of the detector; None is its own default.
     params: further parameters of the detector.
     draws: series of matched noise per series.
-    seed: of matched noise.
+    seed: of matched noise and of the phases' bootstrap.
     smooth: also give rho after a centred mean of this many samples.
+    targets: journal scalars and, as `probe_loss`, quantities of the probe.
+    phases: metrics whose phases are fitted; None: as many as `PHASED` series allow.
+    phase_draws: of the phases' bootstrap; 0 fits three phases without a test or intervals.
+    sweep: thresholds to count transitions at; None: 25 from the lowest that is stored.
     """
 
     metrics: tuple[str, ...] = tuple(METRICS)
@@ -31,3 +35,7 @@ class Question:
     draws: int = 10
     seed: int = 0
     smooth: int | None = None
+    targets: tuple[str, ...] = TARGETS
+    phases: tuple[str, ...] | None = None
+    phase_draws: int = 99
+    sweep: tuple[float, ...] | None = None

@@ -1,51 +1,110 @@
-"""One row per series, from the answers in a store: what tables, `--json` and exports show."""
+"""One row per series, from the answers in a store: what the table, `--json` and rules look at."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from ndt_offline.report.tidy import plain, tidy_table
 from ndt_offline.store.results import Results
 from ndt_offline.store.tables import read_table
 
+Row = dict[str, Any]
+BROKEN = "not tested: the detector's arithmetic failed on this series"
 
-def summary_rows(results: Results) -> list[dict[str, Any]]:
+
+def summary_rows(results: Results) -> list[Row]:
     """A dictionary per series, in the order of the store.
 
-    space, layer, metric, rows, columns, first, last (value at the first and last usable step),
-    transitions (found), expected (by the same detector on matched noise), and per target:
-    rho_<target>, p_<target>, q_<target>, clock_<target> (rho of training time with the target).
+    space, layer, metric        which series
+    rows, columns               of the measured matrix
+    first, last                 value at the first and last usable step
+    lowest, highest             over all usable steps
+    status                      of the detector: ok, low power, too short, constant, irregular
+    transitions                 found at the threshold
+    expected, _low, _high       by the same detector on noise matched to the series, and the
+                                nominal 90 % range of that count
+    phases                      the phases in words; None where they were not fitted
+    trend                       in words; None where unknown
+    words_<target>              the coupling in words, by the rules in `relate.words`
+    rho_, p_, q_, clock_<target>  rho of the levels; p and q beyond the common clock; rho of
+                                training time itself with the target
     """
-    answers = {stage: results.answer(stage) for stage in ("transitions", "couplings")}
-    if answers["transitions"] is None or answers["couplings"] is None:
+    group = results.answer("transitions")
+    if group is None:
         return []
-    series = read_table(answers["transitions"], "series")
-    couplings = read_table(answers["couplings"], "couplings")
-    targets = [str(t) for t in read_table(answers["couplings"], "targets")["target"]]
+    series = read_table(group, "series")
     infos = {(s.name, x.name): x for s in results.spaces for x in s.layers}
+    phases = _phase_words(results)
+    couplings = _coupling_rows(results)
     rows = []
     for index in range(len(series["layer"])):
-        space, layer, metric = (str(series[key][index]) for key in ("space", "layer", "metric"))
-        info = infos[space, layer]
-        first, last = _ends(results.series(space, layer, metric))
-        row = {"space": space, "layer": layer, "metric": metric}
-        row |= {"rows": info.rows, "columns": info.columns, "first": first, "last": last}
+        name = tuple(str(series[key][index]) for key in ("space", "layer", "metric"))
+        info = infos[name[0], name[1]]
+        row: Row = dict(zip(("space", "layer", "metric"), name, strict=True))
+        row |= {"rows": info.rows, "columns": info.columns}
+        row |= _extent(results.series(*name))
+        row["status"] = _status(int(series["status"][index]))
         row["transitions"] = int(series["observed"][index])
-        row["expected"] = _number(series["matched"][index])
-        for at, target in enumerate(targets):
-            for name, column in (("rho", "rho"), ("p", "p"), ("q", "q"), ("clock", "rho_time")):
-                row[f"{name}_{target}"] = _number(couplings[column][index, at])
-        rows.append(row)
+        for key, column in zip(_EXPECTED, ("matched", "matched_low", "matched_high"), strict=True):
+            row[key] = plain(float(series[column][index]))
+        row["phases"] = phases.get(name)
+        rows.append(row | couplings.get(name, {"trend": None}))
     return rows
 
 
-def _ends(values: np.ndarray) -> tuple[float | None, float | None]:
+_EXPECTED = ("expected", "expected_low", "expected_high")
+
+
+def _extent(values: np.ndarray) -> dict[str, float | None]:
     finite = values[np.isfinite(values)]
-    return (float(finite[0]), float(finite[-1])) if len(finite) else (None, None)
+    if not len(finite):
+        return dict.fromkeys(("first", "last", "lowest", "highest"))
+    ends = finite[0], finite[-1], finite.min(), finite.max()
+    return dict(zip(("first", "last", "lowest", "highest"), map(float, ends), strict=True))
 
 
-def _number(value: Any) -> float | None:
-    """JSON has no NaN: what could not be computed is null."""
-    return None if math.isnan(value) else float(value)
+def _status(code: int) -> str:
+    from ndt_offline.detect.pieces import STATUS
+
+    return STATUS[code] if code < len(STATUS) else BROKEN
+
+
+def _phase_words(results: Results) -> dict[tuple[str, ...], str]:
+    from ndt_offline.relate.phase import Phase, PhaseFit
+    from ndt_offline.relate.words import phase_words
+
+    fits, phases = tidy_table(results, "fits"), tidy_table(results, "phases")
+    found: dict[tuple[str, ...], list[Phase]] = {}
+    for name, row in _named_rows(phases):
+        fields = {key: row[key] for key in Phase.__dataclass_fields__}
+        found.setdefault(name, []).append(Phase(**fields))
+    return {
+        name: phase_words(PhaseFit(0, row["status"], tuple(found.get(name, ()))))
+        for name, row in _named_rows(fits)
+    }
+
+
+def _coupling_rows(results: Results) -> dict[tuple[str, ...], Row]:
+    from ndt_offline.relate.couplings import Coupling
+    from ndt_offline.relate.words import coupling_words, trend_words
+
+    rows: dict[tuple[str, ...], Row] = {}
+    for name, pair in _named_rows(tidy_table(results, "couplings")):
+        known = {key: pair[key] for key in Coupling.__dataclass_fields__ if key in pair}
+        coupling = Coupling(**(known | {"series": 0, "target": 0}))
+        target = pair["target"]
+        row = rows.setdefault(name, {"trend": trend_words(coupling.rho_series_time) or None})
+        row[f"words_{target}"] = coupling_words(coupling, target)
+        for key, column in (("rho", "rho"), ("p", "p"), ("q", "q"), ("clock", "rho_time")):
+            row[f"{key}_{target}"] = plain(pair[column])
+    return rows
+
+
+def _named_rows(table: dict[str, np.ndarray]) -> Iterator[tuple[tuple[str, ...], Row]]:
+    columns = [column.tolist() for column in table.values()]
+    for values in zip(*columns, strict=True):
+        row = dict(zip(table, values, strict=True))
+        yield (row["space"], row["layer"], row["metric"]), row

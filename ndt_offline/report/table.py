@@ -1,50 +1,136 @@
-"""The table on the screen: one row per layer and space, fitting 100 columns."""
+"""The table on the screen: one row per layer and space, in words, fitting 100 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
 
 HEAD = "stable_rank"  # the metric shown where the user names none
+LISTED = 6  # sentences and events on the screen
+TABLED = 60  # layers on the screen
+
+Row = dict[str, Any]
+_VERBS = {"collapse": "falls", "expansion": "rises", "stable": "stable"}
 
 
-def print_table(
-    console: Console, results: Results, rows: Sequence[dict[str, Any]], metric: str
-) -> None:
-    """Layers down, what was found across, for one metric."""
-    detector = results.answer("transitions")
-    about = dict(detector.attrs) if detector is not None else {}
+def print_table(console: Console, results: Results, rows: Sequence[Row], metric: str) -> None:
+    """Layers down, what was found across, for one metric; what it means below."""
     shown = [row for row in rows if row["metric"] == metric]
     targets = [t for t in ("loss", "grad_norm") if any(f"rho_{t}" in row for row in shown)]
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.title = Text(
-        f"{metric}, transitions by {about.get('detector')} at {about.get('threshold')}"
-    )
-    table.add_column("layer", overflow="fold", min_width=8)
-    table.add_column("matrix", justify="right", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column(Text(metric), overflow="fold", min_width=8)
     table.add_column("first \u2192 last", justify="right", no_wrap=True)
-    table.add_column("transitions\n(by chance)", justify="right", no_wrap=True)
+    table.add_column("jumps\n(chance)", justify="right", no_wrap=True)
+    table.add_column("phases (to step)", overflow="fold")
     for target in targets:
-        table.add_column(f"rho {target}\n(time alone)", justify="right", no_wrap=True)
+        table.add_column(f"moves with\n{target}", no_wrap=True)
     space = None
-    for row in shown:
+    for row in shown[:TABLED]:
         if row["space"] != space:
             space = row["space"]
             table.add_row(Text(space, style="italic"))
         table.add_row(
             Text(printable(f"  {row['layer']}")),
-            f"{row['rows']} x {row['columns']}",
-            f"{_figure(row['first'])} \u2192 {_figure(row['last'])}",
-            f"{row['transitions']} ({_figure(row['expected'], 1)})",
-            *(_rho(row, target) for target in targets),
+            f"{figure(row['first'])} \u2192 {figure(row['last'])}",
+            jumps_cell(row),
+            phases_cell(row["phases"]),
+            *(coupling_cell(row, target) for target in targets),
         )
     console.print(table)
+    if len(shown) > TABLED:
+        console.print(f"  ... and {len(shown) - TABLED} more layers: see the report")
+    console.print()
+    for line in sentences(results, shown, targets):
+        console.print(Text(printable(line)))
+
+
+def sentences(results: Results, shown: Sequence[Row], targets: Sequence[str]) -> Iterator[str]:
+    """What the whole run shows: counts beside chance, events, couplings beside the clock."""
+    yield from count_sentences(results)
+    for target in targets:
+        clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
+        if clocks:
+            yield (
+                f"training time alone has rho {clocks[0]:+.2f} with {target}: "
+                '"moves with" is what goes beyond that'
+            )
+    said = [
+        f"{row['space']} of {row['layer']}: {row[key]}"
+        for row in shown
+        for key in (f"words_{target}" for target in targets)
+        if row.get(key, "").startswith("moves")
+    ]
+    yield from said[:LISTED]
+    if len(said) > LISTED:
+        yield f"... and {len(said) - LISTED} more couplings: see the report"
+
+
+def count_sentences(results: Results) -> Iterator[str]:
+    """Transitions of all series beside matched noise, and events."""
+    group = results.answer("transitions")
+    about = dict(group.attrs) if group is not None else {}
+    if "observed" not in about:
+        return
+    mean, low, high = (_float(x) for x in about["matched"])
+    words = f"jumps by {about['detector']}"
+    words += f" at {about['threshold']:g}" if about["threshold"] else ""
+    words += f", all metrics: {about['observed']}"
+    if about["draws"] and mean == mean:
+        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f})"
+    yield words
+    if about["detector"] != "steps":
+        return
+    events = rows_of(tidy_table(results, "events"))
+    if not events:
+        yield "events (jumps of several series at once that noise does not give): none"
+    for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
+        marks = f", at a change of {event['marks']}" if event["marks"] else ""
+        many = "1 series" if event["series"] == 1 else f"{event['series']} series"
+        yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
+    if len(events) > LISTED:
+        yield f"... and {len(events) - LISTED} more events: see the report"
+
+
+def jumps_cell(row: Row) -> str:
+    """Found, and expected by chance; a dash where the detector could not look."""
+    if row["status"] not in ("ok", "low power"):
+        return "\u2013"
+    return f"{row['transitions']} ({figure(row['expected'], 1)})"
+
+
+def phases_cell(words: str | None) -> str:
+    """relate's words for the phases, shortened: `falls 16, rises 1049, falls`."""
+    if words is None:
+        return "\u2013"
+    if words.startswith("no phases: "):
+        return words.removeprefix("no phases: ")
+    if words.startswith("one trend throughout: "):
+        return _VERBS[words.removeprefix("one trend throughout: ")]
+    short = words.replace(", then ", ", ").replace(" to step ", " to ")
+    for label in ("collapse", "expansion"):
+        short = short.replace(label, _VERBS[label])
+    return short
+
+
+def coupling_cell(row: Row, target: str) -> str:
+    """One word for a sentence of `relate.words`."""
+    words = row.get(f"words_{target}")
+    if words is None:
+        return "\u2013"
+    for start, cell in _CELLS.items():
+        if words.startswith(start):
+            return cell
+    return "not tested"
+
+
+_CELLS = {"moves with": "yes", "moves against": "against", "a hint": "a hint", "no ": "no"}
 
 
 def printable(text: str) -> str:
@@ -52,16 +138,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def _rho(row: dict[str, Any], target: str) -> str:
-    rho, clock = row.get(f"rho_{target}"), row.get(f"clock_{target}")
-    return f"{_signed(rho)} ({_signed(clock)})"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
-
-
-def _figure(value: float | None, digits: int = 2) -> str:
+def figure(value: float | None, digits: int = 2) -> str:
+    """A number for a table: about three digits that mean something."""
     if value is None:
-        return "-"
-    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
+        return "\u2013"
+    return f"{value:.{digits}f}" if abs(value) < 1e3 else f"{value:.4g}"
+
+
+def _float(value: Any) -> float:
+    return float(value)

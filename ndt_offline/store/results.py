@@ -29,6 +29,12 @@ class SeriesId:
         return f"{self.space}/{self.layer}/{self.metric}"
 
 
+def names_of(ids: tuple[SeriesId, ...]) -> dict[str, np.ndarray]:
+    """The three columns that say which series a row of a table is of."""
+    keys = ("space", "layer", "metric")
+    return {key: np.array([getattr(i, key) for i in ids], dtype=object) for key in keys}
+
+
 class Results:
     """Reads a store that `analyze` made. Raises UsageError where there is none."""
 
@@ -96,6 +102,13 @@ class Results:
         if name not in signals:
             return np.full(len(self.steps), np.nan)
         return np.asarray(signals[name][:])
+
+    @property
+    def signal_names(self) -> list[str]:
+        """What `signal` knows: journal scalars, and `probe_` quantities."""
+        signals = self.root["signals"]
+        own = [name for name in signals if name not in ("step", "quantity", "probe")]
+        return sorted(own) + [f"probe_{name}" for name in signals["quantity"][:].tolist()]
 
     def not_finite(self, space: str) -> np.ndarray:
         """How many steps of each layer had NaN or infinite entries: [layer]."""

@@ -7,9 +7,10 @@ attribute `complete` is set.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,19 @@ from ndt_offline.store.schema import put_series
 
 KEPT = 20  # groups of one stage; older ones are dropped
 Columns = Mapping[str, Any]
+Tables = Mapping[str, tuple[tuple[str, ...], Columns]]
+Make = Callable[[], tuple[Tables, Mapping[str, Any]]]  # tables and attributes of a stage
+
+
+def key_of(*parts: object) -> str:
+    """Sixteen hex digits that change when any part does."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def stage_of(derived: zarr.Group, stage: str, key: str, make: Make) -> zarr.Group:
+    """The group of this stage and key: as it stands, or made now."""
+    found = find_stage(derived, stage, key)
+    return found if found is not None else put_stage(derived, stage, key, *make())
 
 
 def find_stage(derived: zarr.Group, stage: str, key: str) -> zarr.Group | None:
@@ -31,7 +45,7 @@ def put_stage(
     derived: zarr.Group,
     stage: str,
     key: str,
-    tables: Mapping[str, tuple[tuple[str, ...], Columns]],
+    tables: Tables,
     attrs: Mapping[str, Any],
 ) -> zarr.Group:
     """Write {table: (dimensions, columns)} as one group; a column may use fewer axes."""

@@ -1,0 +1,97 @@
+"""Stages about whole series: couplings with targets, and phases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ndt_offline import __version__
+from ndt_offline.execute.question import Question
+from ndt_offline.store.results import Results, SeriesId, names_of
+from ndt_offline.store.tables import key_of, stage_of
+
+PHASED = 400  # series whose phases are fitted unasked: about 40 ms each, with 99 draws
+
+
+def put_couplings(
+    results: Results, question: Question, ids: tuple[SeriesId, ...], values: np.ndarray
+) -> zarr.Group:
+    """Every series against every target that was recorded."""
+    from ndt_offline.relate.couplings import Coupling, couplings_table
+
+    targets = {name: results.signal(name) for name in question.targets}
+    targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
+    digest = key_of(*(t.tobytes() for t in targets.values()))
+    key = key_of(
+        __version__, results.content_key(), question.metrics, question.smooth, list(targets),
+        digest, tuple(Coupling.__dataclass_fields__),
+    )  # fmt: skip
+
+    def make() -> tuple[dict[str, Any], dict[str, Any]]:
+        columns: dict[str, np.ndarray] = {}
+        if targets and len(ids):
+            stacked = np.array(list(targets.values()))
+            columns = dict(couplings_table(values, stacked, results.steps, smooth=question.smooth))
+        names = {"target": np.array(list(targets), dtype=object)}
+        tables = {
+            "couplings": (("series", "target"), columns),
+            "series": (("series",), names_of(ids)),
+            "targets": (("target",), names),
+        }
+        return tables, {"smooth": question.smooth}
+
+    return stage_of(results.root["derived"], "couplings", key, make)
+
+
+def put_phases(
+    results: Results, question: Question, ids: tuple[SeriesId, ...], values: np.ndarray
+) -> zarr.Group:
+    """Phases of the chosen metrics' series, one row per phase and one per series."""
+    from ndt_offline.relate import fit_phases
+
+    metrics = phased_metrics(question, ids)
+    key = key_of(
+        __version__, results.content_key(), question.metrics, metrics, question.phase_draws,
+        question.seed,
+    )  # fmt: skip
+
+    def make() -> tuple[dict[str, Any], dict[str, Any]]:
+        where = [i for i, name in enumerate(ids) if name.metric in metrics]
+        chosen = values[where].reshape(len(where), len(results.steps))
+        draws, seed = question.phase_draws, question.seed
+        fits = fit_phases(chosen, results.steps, draws=draws, seed=seed) if where else []
+        series: dict[str, Any] = {"series": np.array(where, np.int64)}
+        series["status"] = np.array([fit.status for fit in fits], object)
+        for name in ("p_two", "p_three", "early", "early_low", "early_high", "noise"):
+            series[name] = np.array([getattr(fit, name) for fit in fits], np.float64)
+        return {
+            "phases": (("phase",), _phase_columns(fits, where)),
+            "fits": (("fit",), series),
+        }, {"metrics": metrics, "draws": draws, "seed": seed}
+
+    return stage_of(results.root["derived"], "phases", key, make)
+
+
+def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
+    """The metrics asked for, or the first ones until `PHASED` series are reached."""
+    if question.phases is not None:
+        return tuple(name for name in question.metrics if name in question.phases)
+    per_metric = max(1, len(ids) // max(1, len(question.metrics)))
+    return question.metrics[: max(1, PHASED // per_metric)]
+
+
+def _phase_columns(fits: list[Any], where: list[int]) -> dict[str, np.ndarray]:
+    rows = [(at, n, fit, phase) for at, fit in zip(where, fits, strict=True)
+            for n, phase in enumerate(fit.phases)]  # fmt: skip
+    columns: dict[str, np.ndarray] = {
+        "series": np.array([at for at, *_ in rows], np.int64),
+        "number": np.array([n for _, n, *_ in rows], np.int64),
+        "label": np.array([phase.label for *_, phase in rows], object),
+        "value_start": np.array([fit.values[n] for _, n, fit, _ in rows], np.float64),
+        "value_end": np.array([fit.values[n + 1] for _, n, fit, _ in rows], np.float64),
+    }
+    for name in ("start", "start_low", "start_high", "end", "change", "low", "high"):
+        columns[name] = np.array([getattr(phase, name) for *_, phase in rows], np.float64)
+    return columns
