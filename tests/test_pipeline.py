@@ -168,7 +168,9 @@ def test_without_graph_weights_only(run_path: Path) -> None:
     assert result.exit_code == 0 and any("--model" in note for note in result.notes)
 
 
-def test_without_graph_a_model_gives_the_same(run_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_graph_a_model_gives_the_same(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = quick(run_path, out=run_path.parent / "whole.zarr").results
     (run_path / "graph.json").unlink()
     monkeypatch.syspath_prepend(Path(__file__).parent)
@@ -223,7 +225,9 @@ def test_hugging_face_folders_with_their_log(tmp_path: Path) -> None:
         folder = tmp_path / "out" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         save_file(small_model().state_dict(), folder / "model.safetensors")
-        history = [{"step": s, "loss": 1.0 / s, "learning_rate": 0.1} for s in (10, 20) if s <= step]
+        history = [
+            {"step": s, "loss": 1.0 / s, "learning_rate": 0.1} for s in (10, 20) if s <= step
+        ]
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
     store = quick(tmp_path / "out").results
     assert store.steps.tolist() == [10, 20]
@@ -264,7 +268,9 @@ def test_nan_and_infinite_weights_are_a_status(tmp_path: Path) -> None:
     result = quick(tmp_path / "ckpts")
     store = result.results
     weights = store.root["weights/status"][:]
-    assert weights[:, 1].tolist() == [STATUS["ok"]] * 2 + [STATUS["not_finite"]] + [STATUS["ok"]] * 2
+    assert (
+        weights[:, 1].tolist() == [STATUS["ok"]] * 2 + [STATUS["not_finite"]] + [STATUS["ok"]] * 2
+    )
     activations = store.root["activations/status"][:]
     assert (activations[:2] == STATUS["ok"]).all()
     assert activations[2].tolist() == [STATUS["ok"], STATUS["not_finite"]]

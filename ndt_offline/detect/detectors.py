@@ -63,7 +63,7 @@ class Detector:
 _HERE = "ndt_offline.detect."
 DETECTORS: dict[str, Detector] = {
     "steps": Detector("steps", _HERE + "gls:find_steps", sweeps=True, floor=4.0),
-    "segments": Detector("segments", _HERE + "pelt:find_segments"),
+    "segments": Detector("segments", _HERE + "segmentation:find_segments"),
     "baseline": Detector("baseline", _HERE + "onset:find_onsets"),
     "zscore": Detector("zscore", _HERE + "rolling:zscore", sweeps=True, floor=2.0),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ndt_offline.detect.search import Search
+from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array
 
 REFERENCE = 4.7  # the threshold at whose fit sizes and T are stated

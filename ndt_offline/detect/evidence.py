@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten, whitened_step
-from ndt_offline.detect.search import Search
+from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array, Points
 
 LEVEL = 0.9  # nominal coverage of the intervals

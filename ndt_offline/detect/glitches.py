@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ndt_offline.detect.noise import ORDER, Noise, whiten
+from ndt_offline.detect.noise import ORDER, Noise, whiten, whitened_step
 from ndt_offline.detect.transition import Array
 
 WIDTHS = (1, 2, 3)
@@ -38,39 +38,32 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
 
 def _pulses(x: Array, noise: Noise, width: int) -> list[int]:
     """First points of the pulses of that width, apart from one another, strongest first."""
-    n, weights = len(x), _one_sided(noise.phi, width)
-    error, raw = weights
-    reach = len(raw) - width
-    if n < 2 * reach + width:
+    first, stop = PAST + ORDER, len(x) - PAST - ORDER - width + 1
+    if stop <= first:
         return []
-    centred = x - x.mean()
-    forward = np.convolve(centred, raw[::-1], "valid")  # entry j: pulse starts at j + reach
-    backward = np.convolve(centred, raw, "valid")  # entry j: pulse starts at j
-    inner = slice(reach, n - reach - width + 1)
-    local = error * noise.volatility[inner]
-    past, future = forward[: n - 2 * reach - width + 1] / local, backward[inner] / local
+    centred, weights = x - x.mean(), _one_sided(noise.phi, width)
+    # Entry j of the forward signal: the pulse starts at point j + PAST.
+    forward = np.convolve(whiten(centred, noise.phi), weights[::-1], "valid")
+    backward = np.convolve(whiten(centred[::-1], noise.phi), weights[::-1], "valid")[::-1]
+    local = noise.volatility[first:stop] * float(np.sqrt(weights @ weights))
+    past, future = forward[first - PAST : stop - PAST] / local, backward[first:stop] / local
     both = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []
-    while len(both) and both.max() > LIMIT:
+    while both.max() > LIMIT:
         j = int(both.argmax())
-        found.append(j + reach)
+        found.append(j + first)
         both[max(0, j - 2 * width) : j + 2 * width + 1] = 0.0
     return found
 
 
-def _one_sided(phi: Array, width: int) -> tuple[float, Array]:
-    """Standard error per unit volatility, and the weights on the raw points, of the size of a
-    pulse in the last `width` points; nuisance is the level before it."""
-    length = PAST + ORDER + width
-    raw = np.zeros((2, length))
-    raw[0, -width:] = 1.0
-    raw[1] = 1.0
-    design = whiten(raw, phi)[:, ORDER:]
-    normal = design @ design.T
-    normal[1, 1] += 1e-9 * (1.0 + normal[1, 1])
-    on_innovations = np.linalg.solve(normal, [1.0, 0.0]) @ design
-    out = np.zeros(length)
-    out[ORDER:] = on_innovations
-    for k, weight in enumerate(phi.tolist(), start=1):
-        out[ORDER - k : length - k] -= weight * on_innovations
-    return float(np.sqrt(on_innovations @ on_innovations)), out
+def _one_sided(phi: Array, width: int) -> Array:
+    """Weights on the innovations of the size of a pulse in the last `width` of them; nuisance is
+    the level of the 16 before. [16 + width]."""
+    shape = whitened_step(phi)
+    pulse = np.concatenate([np.zeros(PAST), shape[:width]])
+    level = np.full(PAST + width, shape[-1])
+    # Project the level out; of an integrated noise nothing is left of it.
+    power = float(level @ level)
+    if power > 1e-9 * float(pulse @ pulse):
+        pulse = pulse - level * (float(level @ pulse) / power)
+    return pulse / float(pulse @ np.concatenate([np.zeros(PAST), shape[:width]]))

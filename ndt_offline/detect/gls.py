@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ndt_offline.detect.elimination import REFERENCE, Ranking, eliminate
 from ndt_offline.detect.evidence import describe_steps, p_value
 from ndt_offline.detect.glitches import without_glitches
-from ndt_offline.detect.noise import fit_noise
+from ndt_offline.detect.noise import Noise, fit_noise
 from ndt_offline.detect.pieces import split
-from ndt_offline.detect.search import Search, search
+from ndt_offline.detect.pursuit import Search, search
 from ndt_offline.detect.tails import GAUSSIAN, t_statistics
 from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
 from ndt_offline.detect.transition import to_columns as _columns
@@ -23,9 +23,11 @@ TAILS = 4.7
 
 @dataclass(frozen=True)
 class Fit:
-    """One piece of a series, explained: its points, what is left without glitches, candidates."""
+    """One piece of a series, explained: its points, its noise before anything was taken out, what
+    is left without glitches, candidates."""
 
     points: Points
+    raw: Noise
     clean: Array
     glitches: Array
     found: Search
@@ -42,7 +44,7 @@ def fit(values: Array, points: Points) -> Fit:
     found = search(clean, None if glitches.any() else noise)
     ranking = eliminate(found)
     Tt, nu = t_statistics(clean, found, ranking)
-    return Fit(points, clean, glitches, found, ranking, Tt, nu)
+    return Fit(points, noise, clean, glitches, found, ranking, Tt, nu)
 
 
 def candidates(
@@ -108,8 +110,9 @@ def find_steps(
 
     T is the generalised-least-squares estimate of a step under AR(8) noise with local volatility,
     over its standard error; half widths 16 to 128 points, a trend allowed for. Steps are kept by
-    backward elimination at |T| >= threshold. Blind to the first 24 and the last 16 points, to most steps under 2 local SD, to everything under 72 points. Not a test of gradual
-    change: for that see `segments` and the phases.
+    backward elimination at |T| >= threshold. Blind to the first 24 and the last 16 points, to
+    most steps under 2 local SD, to everything under 72 points. Not a test of gradual change: for
+    that see `segments` and the phases.
     """
     columns, _, _ = candidates(values, steps)
     keep = accepted(columns, threshold, tails)

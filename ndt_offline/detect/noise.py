@@ -104,6 +104,9 @@ def whiten(x: Array, phi: Array) -> Array:
     """x_t - sum_k phi_k x_(t-k) along the last axis; the first eight entries are 0."""
     out: Array = np.zeros(x.shape)
     n = x.shape[-1]
+    if x.ndim == 1:
+        out[ORDER:] = np.convolve(x, np.concatenate(([1.0], -phi)), "valid")
+        return out
     out[..., ORDER:] = x[..., ORDER:]
     for k, weight in enumerate(phi.tolist(), start=1):
         if weight:

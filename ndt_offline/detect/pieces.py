@@ -13,7 +13,7 @@ SHORTEST = 72  # points; nothing is tested below
 ENOUGH = 320  # points; below, most steps are missed
 GAP = 3.0  # intervals; a longer gap is a border
 CHANGE = 1.5  # of the cadence
-STRETCH = 15  # intervals whose median is the local cadence
+STRETCH = 41  # intervals whose median is the local cadence
 FROZEN = 32  # equal values in a row that count as a constant stretch
 
 
@@ -46,7 +46,7 @@ def _cadence_borders(intervals: Array) -> Points | None:
         return np.zeros(0, np.int64)
     from scipy.ndimage import median_filter
 
-    local = median_filter(intervals, STRETCH, mode="nearest")
+    local = median_filter(intervals, STRETCH, mode="reflect")
     gaps = np.flatnonzero(intervals > GAP * local) + 1
     changes = _changes(local)
     if changes is None:

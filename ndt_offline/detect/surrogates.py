@@ -6,7 +6,8 @@ import numpy as np
 
 from ndt_offline.detect.gls import Fit, candidates, standing
 from ndt_offline.detect.noise import ORDER, TREND, fit_ar, rolling_scale, running_median, whiten
-from ndt_offline.detect.search import staircase
+from ndt_offline.detect.pursuit import staircase
+from ndt_offline.detect.tails import CENSOR, GAUSSIAN, fit_tails
 from ndt_offline.detect.transition import Array, Steps
 
 WARM = 200  # points run before the first one, so that the noise starts in its own state
@@ -23,10 +24,11 @@ def matched_noise(
     The steps that the `steps` detector accepts at its defaults are removed, and its glitches;
     AR(8) is fitted to the rest around its running median (201); the innovations are kept in their
     order, each with a random sign, run through the AR model, and the running median, smoothed
-    over 61 points, is put back. Order kept means volatility kept: bursts stay where they were.
-    Resampling the innovations instead overstates false positives three to five times on
-    persistent noise. Points that were not tested keep their values. No draws ([0, n]) where
-    nothing could be tested.
+    over 61 points, is put back. Where the tails are heavy the largest one in a hundred, and those
+    at removed steps, are drawn anew from the fitted Student tail. Order kept means volatility
+    kept: bursts stay where they were. Resampling the innovations instead overstates false
+    positives three to five times on persistent noise. Points that were not tested keep their
+    values. No draws ([0, n]) where nothing could be tested.
     """
     _, _, fits = candidates(values, steps, describe=False)
     return draw(np.asarray(values, np.float64), fits, draws, seed)
@@ -51,12 +53,33 @@ def _piece(f: Fit, draws: int, rng: np.random.Generator) -> Array:
     trend = running_median(rest, TREND)
     around = rest - trend
     phi = stable(fit_ar(around / rolling_scale(around, SCALE)))
-    own = whiten(around, phi)[ORDER:]
-    warm = own[:WARM][::-1]
-    long = np.concatenate([warm, own[:ORDER], own])
-    signed = long * rng.choice((-1.0, 1.0), size=(draws, len(long)))
-    noise = lfilter([1.0], np.r_[1.0, -phi], signed, axis=1)[:, len(warm) :]
+    own = np.tile(whiten(around, phi)[ORDER:], (draws, 1))
+    if f.nu < GAUSSIAN:
+        _refill(own, f, rng)
+    long = np.concatenate([own[:, :WARM][:, ::-1], own[:, :ORDER], own], axis=1)
+    signed = long * rng.choice((-1.0, 1.0), size=long.shape)
+    noise = lfilter([1.0], np.r_[1.0, -phi], signed, axis=1)[:, -len(f.clean) :]
     return noise + uniform_filter1d(trend, min(SMOOTH, len(trend)), mode="nearest")
+
+
+def _refill(own: Array, f: Fit, rng: np.random.Generator) -> None:
+    """Draw the largest innovations anew from the fitted tail, where they are.
+
+    The steps that were taken out may have been wild innovations; without new ones in their place
+    the noise would be calmer than the series.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    # The tail of the series itself: candidates were taken out of the later noise models.
+    nu, scale = fit_tails(f.raw.innovations[ORDER:] / f.raw.volatility[ORDER:])
+    volatility = f.found.noise.volatility[ORDER:]
+    size = np.abs(own[0]) / volatility
+    limit = float(np.quantile(size, CENSOR))
+    wild = size > limit
+    at = standing(f)[0] - ORDER
+    wild[at[at >= 0]] = True
+    chance = rng.random((len(own), int(wild.sum()))) * stdtr(nu, -limit / scale)
+    own[:, wild] = -scale * stdtrit(nu, chance) * volatility[wild]
 
 
 def stable(phi: Array) -> Array:

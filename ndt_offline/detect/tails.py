@@ -10,7 +10,7 @@ from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.evidence import cut, without_others
 from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
-from ndt_offline.detect.search import Search
+from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array
 
 GRID = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 48.0, np.inf)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ndt_offline.graph.opening import load_graph
     from ndt_offline.graph.program import Graph
-    from ndt_offline.graph.storage import load_graph
     from ndt_offline.graph.tracing import export_graph
 
 __all__ = ["Graph", "export_graph", "load_graph"]
 
-_HOME = {"Graph": "program", "export_graph": "tracing", "load_graph": "storage"}
+_HOME = {"Graph": "program", "export_graph": "tracing", "load_graph": "opening"}
 
 
 def __getattr__(name: str) -> Any:

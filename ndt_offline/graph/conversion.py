@@ -7,16 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import RefusedError
-from ndt_offline.graph.document import ITEM_BYTES, Call, Document, Named, Node, Ref, Slot, Value
+from ndt_offline.graph.document import Call, Document, Named, Node, Ref, layer_name
 from ndt_offline.graph.models import plain_name
 from ndt_offline.graph.operations import check_allowed, packet, resolve
 from ndt_offline.graph.parsing import check_order
+from ndt_offline.graph.sources import PREFIX, Conversion, add_slot, dtype_name, tensor_value
 from ndt_offline.graph.steps import needed
 
 if TYPE_CHECKING:
     import torch
 
-_PREFIX = "model."
 _PYTHON_OPERATOR = re.compile(r"\Aaten\.__(and|or|xor)__\.")
 _CALL = re.compile(r"@\d+\Z")
 # Placement is decided by the replay: no node names a device.
@@ -24,32 +24,16 @@ _DROPPED_KWARGS = {"device", "pin_memory", "non_blocking", "layout"}
 _SAME = {"alias", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "contiguous"}
 
 
-class _Conversion:
-    """State of one conversion: what each of torch's nodes became."""
-
-    def __init__(self, exported: Any, model: torch.nn.Module, flat: dict[str, Any]) -> None:
-        self.exported, self.model = exported, model
-        self.keys = list(flat)
-        self.refs: dict[str, str] = {}
-        self.slots: dict[str, list[Slot]] = {"inputs": [], "parameters": [], "constants": []}
-        self.nodes: list[Node] = []
-        self.calls: list[Call] = []
-        self.constants: dict[str, torch.Tensor] = {}
-        self.returned: dict[str, int] = {}
-        self.names = _state_names(model)
-        self.paths = _first_paths(model)
-
-
 def convert(
     exported: Any, model: torch.nn.Module, flat: dict[str, torch.Tensor], kind: str
 ) -> tuple[Document, dict[str, torch.Tensor]]:
     """The document of an exported program around `model`, and its constants by name."""
-    work = _Conversion(exported, model, flat)
+    work = Conversion(exported, model, flat)
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
     output = ""
     for node in exported.graph.nodes:
         if node.op == "placeholder":
-            _placeholder(work, node, specs[node.name])
+            add_slot(work, node, specs[node.name])
         elif node.op == "call_function":
             _function(work, node)
         elif node.op == "output":
@@ -59,7 +43,7 @@ def convert(
     return _finish(work, kind, output)
 
 
-def _finish(work: _Conversion, kind: str, output: str) -> tuple[Document, dict[str, torch.Tensor]]:
+def _finish(work: Conversion, kind: str, output: str) -> tuple[Document, dict[str, torch.Tensor]]:
     import torch
 
     document = Document(
@@ -70,7 +54,7 @@ def _finish(work: _Conversion, kind: str, output: str) -> tuple[Document, dict[s
         nodes=tuple(work.nodes),
         calls=tuple(work.calls),
         output=output,
-        notes={"torch": torch.__version__},
+        notes={"torch": torch.__version__, "left_out": work.left_out},
     )
     document = _pruned(document)
     check_order(document)
@@ -91,60 +75,31 @@ def _pruned(document: Document) -> Document:
     )
 
 
-def _placeholder(work: _Conversion, node: Any, spec: Any) -> None:
-    kind = spec.kind.name
-    name = node.name
-    work.refs[name] = name
-    if kind == "USER_INPUT":
-        key = work.keys[len(work.slots["inputs"])]
-        work.slots["inputs"].append(Slot(name, key, _one(node.meta["val"], name)))
-    elif kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
-        _state_slot(work, node, str(spec.target), kind == "BUFFER")
-    else:
-        raise RefusedError(f"input {name} of kind {kind} cannot be stored in a graph")
-
-
-def _state_slot(work: _Conversion, node: Any, target: str, buffer: bool) -> None:
-    value = _one(node.meta["val"], node.name)
-    tensor = _tensor(work, target)
-    key = target.removeprefix(_PREFIX)
-    names = work.names.get(id(tensor), [])
-    if names:
-        first = key if key in names else names[0]
-        slot = Slot(node.name, first, value, tuple(n for n in names if n != first), buffer)
-        twin = next((s for s in work.slots["parameters"] if s.key in names), None)
-        if twin is None:
-            work.slots["parameters"].append(slot)
-        else:
-            work.refs[node.name] = twin.name
-        return
-    work.slots["constants"].append(Slot(node.name, key, value))
-    work.constants[key] = tensor.detach().to("cpu").contiguous()
-
-
-def _tensor(work: _Conversion, target: str) -> Any:
-    """The live tensor of that name: identity finds tied names, which values would not."""
-    owner, _, name = target.removeprefix(_PREFIX).rpartition(".")
-    try:
-        module = work.model.get_submodule(owner)
-        for table in (module._parameters, module._buffers):
-            if table.get(name) is not None:
-                return table[name]
-    except AttributeError:
-        pass
-    known = work.exported.constants.get(target, work.exported.state_dict.get(target))
-    if known is None:
-        raise RefusedError(f"the value of {target} is not in the exported program")
-    return known
-
-
-def _function(work: _Conversion, node: Any) -> None:
+def _function(work: Conversion, node: Any) -> None:
     op = _PYTHON_OPERATOR.sub(r"aten.bitwise_\1.", str(node.target))
     if op.startswith("ndt_offline.mark"):
-        tensor, module, call = node.args
-        work.calls.append(Call(plain_name(module), call, work.refs[tensor.name]))
-        work.returned[plain_name(module)] = call
+        _mark(work, *node.args)
         return
+    inherited = [work.refused[n.name] for n in node.all_input_nodes if n.name in work.refused]
+    try:
+        if inherited:
+            raise inherited[0]
+        _operation(work, node, op)
+    except RefusedError as error:
+        # It may be a loss, or another branch that the output does not need.
+        work.refused[node.name] = error
+
+
+def _mark(work: Conversion, tensor: Any, module: str, call: int) -> None:
+    module = plain_name(module)
+    work.returned[module] = call
+    if tensor.name in work.refused:
+        work.left_out[layer_name(module, call)] = work.refused[tensor.name].what
+    else:
+        work.calls.append(Call(module, call, work.refs[tensor.name]))
+
+
+def _operation(work: Conversion, node: Any, op: str) -> None:
     if node.target is operator.getitem:
         _add(work, node, "getitem")
         return
@@ -173,7 +128,7 @@ def _same(node: Any, name: str) -> Any | None:
     return None
 
 
-def _add(work: _Conversion, node: Any, op: str) -> None:
+def _add(work: Conversion, node: Any, op: str) -> None:
     if op != "getitem":
         resolve(op, node.name)
     result = node.meta["val"]
@@ -194,7 +149,7 @@ def _add(work: _Conversion, node: Any, op: str) -> None:
             module=module,
             call=call,
             values=tuple(
-                _value(part if index in used or not many else None, node.name)
+                tensor_value(part if index in used or not many else None, node.name)
                 for index, part in enumerate(result if many else [result])
             ),
             many=many,
@@ -207,18 +162,18 @@ def _taken(node: Any) -> set[int]:
     return {user.args[1] for user in node.users if user.target is operator.getitem}
 
 
-def _scope(work: _Conversion, node: Any) -> tuple[str, int]:
+def _scope(work: Conversion, node: Any) -> tuple[str, int]:
     """The innermost module a node ran in, and which of its calls: the one yet to return."""
     stack = node.meta.get("nn_module_stack") or {}
     if not stack:
         return "", 1
     path = _CALL.sub("", str(list(stack.values())[-1][0]))
-    path = "" if path == "model" else path.removeprefix(_PREFIX)
+    path = "" if path == "model" else path.removeprefix(PREFIX)
     path = plain_name(work.paths.get(path, path))
     return path, work.returned.get(path, 0) + 1
 
 
-def _argument(work: _Conversion, item: Any, name: str) -> Any:
+def _argument(work: Conversion, item: Any, name: str) -> Any:
     import torch
 
     if isinstance(item, torch.fx.Node):
@@ -226,7 +181,7 @@ def _argument(work: _Conversion, item: Any, name: str) -> Any:
     if isinstance(item, (tuple, list)):
         return [_argument(work, inner, name) for inner in item]
     if isinstance(item, torch.dtype):
-        return Named("dtype", _dtype(item, name))
+        return Named("dtype", dtype_name(item, name))
     if isinstance(item, torch.memory_format):
         return Named("memory_format", str(item).removeprefix("torch."))
     if isinstance(item, torch.device):
@@ -236,44 +191,9 @@ def _argument(work: _Conversion, item: Any, name: str) -> Any:
     raise RefusedError(f"node {name}: an argument of type {type(item).__name__} cannot be stored")
 
 
-def _value(result: Any, name: str) -> Value | None:
-    if result is None:
-        return None
-    if not hasattr(result, "dtype"):
-        raise RefusedError(f"node {name} gives {type(result).__name__}, not a tensor")
-    return Value(_dtype(result.dtype, name), tuple(int(size) for size in result.shape))
-
-
-def _one(result: Any, name: str) -> Value:
-    value = _value(result, name)
-    if value is None:
-        raise RefusedError(f"input {name} is None")
-    return value
-
-
-def _dtype(dtype: Any, name: str) -> str:
-    plain = str(dtype).removeprefix("torch.")
-    if plain not in ITEM_BYTES:
-        raise RefusedError(f"node {name}: dtype {plain} cannot be stored in a graph")
-    return plain
-
-
-def _output(work: _Conversion, node: Any) -> str:
+def _output(work: Conversion, node: Any) -> str:
     specs = work.exported.graph_signature.output_specs
     chosen = [spec.arg.name for spec in specs if spec.kind.name == "USER_OUTPUT"]
+    if chosen[0] in work.refused:
+        raise work.refused[chosen[0]]
     return work.refs[chosen[0]]
-
-
-def _state_names(model: torch.nn.Module) -> dict[int, list[str]]:
-    """Names in the state dict by identity of the tensor; tied tensors have several."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), []).append(plain_name(name))
-    return names
-
-
-def _first_paths(model: torch.nn.Module) -> dict[str, str]:
-    """For a module that stands under several paths, the path its hooks are named by."""
-    first = {id(module): path for path, module in model.named_modules()}
-    every = model.named_modules(remove_duplicate=False)
-    return {path: first[id(module)] for path, module in every}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ndt_offline.errors import RefusedError
 from ndt_offline.graph.document import Document, Node, Value
@@ -17,9 +17,7 @@ from ndt_offline.graph.operations import RECURRENT, VIEWS, packet
 from ndt_offline.graph.parsing import MAX_ELEMENTS
 from ndt_offline.graph.recurrence import recurrent_result
 from ndt_offline.graph.rules import Values, known_result
-
-if TYPE_CHECKING:
-    from ndt_offline.graph.steps import Step
+from ndt_offline.graph.steps import Step, last_uses
 
 MAX_PIECES = 10_000
 _SPLITS = frozenset({"unbind", "split", "chunk", "tensor_split"})
@@ -48,14 +46,15 @@ def check_shapes(document: Document, steps: Iterable[Step]) -> None:
             many.add(node.name)
 
 
-def peak_bytes(document: Document, steps: Iterable[Step]) -> int:
+def peak_bytes(document: Document) -> int:
     """Most bytes of intermediate values that live at one time, by the recorded shapes."""
     sizes = {node.name: node_bytes(node) for node in document.nodes}
+    frees = last_uses(list(document.nodes), document.output)
     live = peak = 0
-    for step in steps:
-        live += sizes[step.name]
+    for node in document.nodes:
+        live += sizes[node.name]
         peak = max(peak, live)
-        live -= sum(sizes.get(name, 0) for name in step.frees)
+        live -= sum(sizes.get(name, 0) for name in frees.get(node.name, ()))
     return peak
 
 
@@ -66,9 +65,9 @@ def node_bytes(node: Node) -> int:
     return sum(value.bytes for value in node.values if value is not None)
 
 
-def check_memory(document: Document, steps: Iterable[Step]) -> None:
+def check_memory(document: Document) -> None:
     """RefusedError where the intermediate values do not fit this machine's memory."""
-    peak, have = peak_bytes(document, steps), physical_memory()
+    peak, have = peak_bytes(document), physical_memory()
     if peak > have:
         raise RefusedError(
             f"the forward pass needs {peak / 2**30:.1f} GiB, the machine has {have / 2**30:.1f}",

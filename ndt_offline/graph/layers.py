@@ -37,6 +37,7 @@ def choose_layers(
     if patterns is not None:
         found = _matched(_catalogue(flow, found), patterns)
     found, skipped = _one_per_tensor(flow, found)
+    skipped += _left_out(flow)
     chosen = []
     for candidate in found:
         layer = _layer(flow, candidate, shapes or {})
@@ -168,6 +169,14 @@ def _one_per_tensor(flow: Flow, found: list[Candidate]) -> tuple[list[Candidate]
 
 def _specific(candidate: Candidate) -> tuple[bool, int]:
     return candidate.name == candidate.node, -candidate.name.count(".")
+
+
+def _left_out(flow: Flow) -> Skipped:
+    """Modules whose output the exported graph could not hold; notes are only words."""
+    noted = flow.document.notes.get("left_out", {})
+    return (
+        [(str(k)[:500], str(v)[:500]) for k, v in noted.items()] if isinstance(noted, dict) else []
+    )
 
 
 def _any(name: str, patterns: Iterable[str]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from ndt_offline.errors import RefusedError
@@ -97,13 +96,14 @@ def check_allowed(op: Any, node: str) -> str:
     return str(op)
 
 
-@lru_cache(maxsize=1024)
 def resolve(op: str, node: str = "?") -> Callable[..., Any]:
     """torch's operator for an allowed name, after a look at its schema."""
     import torch
 
     _, name, overload = check_allowed(op, node).split(".")
-    found = getattr(getattr(torch.ops.aten, name, None), overload, None)
+    family = getattr(torch.ops.aten, name, None)
+    # Only what torch lists as an overload: any other attribute of the family is Python's.
+    found = getattr(family, overload) if family and overload in family.overloads() else None
     if found is None:
         raise RefusedError(
             f"node {node}: torch {torch.__version__} has no operation {op}",

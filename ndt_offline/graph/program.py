@@ -11,6 +11,7 @@ from ndt_offline.graph.document import Document, Slot, Value, fingerprint
 from ndt_offline.graph.guards import check_memory, check_shapes
 from ndt_offline.graph.inputs import flatten
 from ndt_offline.graph.steps import Step, make_steps
+from ndt_offline.graph.storage import save_graph
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +28,13 @@ class Graph:
     """
 
     def __init__(
-        self, document: Document, constants: Callable[[], dict[str, torch.Tensor]] = dict
+        self,
+        document: Document,
+        constants: Callable[[], dict[str, torch.Tensor]] = dict,
+        cast: bool = False,
     ) -> None:
         self.document = document
+        self._cast = cast
         self._read_constants = constants
         self._constants: dict[str, dict[str, torch.Tensor]] = {}
         self._plans: dict[frozenset[str] | None, list[Step]] = {}
@@ -69,10 +74,12 @@ class Graph:
         value = self.document.notes.get("difference")
         return float(value) if isinstance(value, (int, float, str)) else None
 
+    def with_document(self, document: Document, cast: bool) -> Graph:
+        """Another document on the same constants; `cast` brings tensors to the dtypes it names."""
+        return Graph(document, self._read_constants, cast)
+
     def save(self, folder: str | Path) -> None:
         """Write graph.json, and graph.safetensors where there are constants, into `folder`."""
-        from ndt_offline.graph.storage import save_graph
-
         save_graph(self.document, self._read_constants(), Path(folder))
 
     def check_inputs(self, inputs: Any) -> None:
@@ -91,7 +98,7 @@ class Graph:
         """
         if not self._checked:
             steps = make_steps(self.document, None)
-            check_memory(self.document, steps)
+            check_memory(self.document)
             check_shapes(self.document, steps)
             self._checked = True
 
@@ -137,7 +144,7 @@ class Graph:
         for slot in self.document.parameters:
             tensor = state[_present(slot, state)]
             _check_shape(slot, tensor.shape)
-            values[slot.name] = tensor
+            values[slot.name] = self._in_dtype(slot, tensor)
         if self.document.constants:
             device = next(iter(values.values())).device if values else "cpu"
             values |= self._constants_on(device)
@@ -153,16 +160,25 @@ class Graph:
                 f"the graph was recorded with {', '.join(sorted(self.inputs))}",
                 remedy="the probe that was recorded with the graph",
             )
+        bound = {s.name: self._in_dtype(s, given[s.key]) for s in self.document.inputs}
         for slot in self.document.inputs:
-            _check_input(slot, given[slot.key])
-        return {slot.name: given[slot.key] for slot in self.document.inputs}
+            _check_input(slot, bound[slot.name])
+        return bound
+
+    def _in_dtype(self, slot: Slot, tensor: Any) -> Any:
+        if not self._cast or not tensor.dtype.is_floating_point:
+            return tensor
+        import torch
+
+        return tensor.to(getattr(torch, slot.value.dtype))
 
     def _constants_on(self, device: Any) -> dict[str, torch.Tensor]:
         place = str(device)
         if place not in self._constants:
             read = self._read_constants()
             self._constants[place] = {
-                slot.name: read[slot.key].to(device) for slot in self.document.constants
+                slot.name: self._in_dtype(slot, read[slot.key].to(device))
+                for slot in self.document.constants
             }
         return self._constants[place]
 

@@ -38,7 +38,7 @@ def recurrent_result(node: Node, known: Mapping[str, Values]) -> Values:
     gates, ways = _GATES[packet(node.op)], 2 if both else 1
     size, out = _sizes(shapes, gates)
     batch, time = (shape[0], shape[1]) if first else (shape[1], shape[0])
-    state = [(layers * ways, batch, out), (layers * ways, batch, size)]
+    state: list[Shape] = [(layers * ways, batch, out), (layers * ways, batch, size)]
     expected = _weights(gates, size, out, shape[2], layers, ways, biases)
     given = _shapes(states if isinstance(states, list) else [states], known)
     if shapes != expected or given != state[: 2 if packet(node.op) == "lstm" else 1]:

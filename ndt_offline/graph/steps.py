@@ -42,7 +42,7 @@ def make_steps(document: Document, wanted: Collection[str] | None) -> list[Step]
     """Steps for the output and `wanted` nodes (None: every node), in order."""
     keep = needed(document, wanted)
     nodes = [node for node in document.nodes if node.name in keep]
-    frees = _last_uses(nodes, document.output)
+    frees = last_uses(nodes, document.output)
     return [_step(node, tuple(frees.get(node.name, ()))) for node in nodes]
 
 
@@ -57,7 +57,7 @@ def needed(document: Document, wanted: Collection[str] | None) -> set[str]:
     return keep
 
 
-def _last_uses(nodes: list[Node], output: str) -> dict[str, list[str]]:
+def last_uses(nodes: list[Node], output: str) -> dict[str, list[str]]:
     """For every step the values it is the last to read; a value nobody reads goes at once."""
     last: dict[str, str] = {}
     for node in nodes:

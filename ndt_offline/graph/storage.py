@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph.document import Document, Slot, dump
 from ndt_offline.graph.parsing import MAX_BYTES, parse
-from ndt_offline.graph.program import Graph
 
 if TYPE_CHECKING:
     import torch
@@ -34,18 +33,12 @@ _SAFETENSORS = {
 }
 
 
-def load_graph(folder: str | Path) -> Graph:
-    """The graph in `folder` (or the graph.json itself). Runs nothing and loads no torch.
-
-    RefusedError names what is not allowed, DamagedError what cannot be read.
-    """
-    path = Path(folder)
-    path = path / GRAPH if path.is_dir() else path
+def read_document(path: Path) -> Document:
+    """The document in a graph.json; runs nothing and loads no torch."""
     try:
-        document = parse(_read(path, MAX_BYTES))
+        return parse(_read(path, MAX_BYTES))
     except NdtError as error:
         raise error.at(path=path) from None
-    return Graph(document, _reader(document, path.with_name(CONSTANTS)))
 
 
 def with_checksum(document: Document, constants: dict[str, torch.Tensor]) -> Document:
@@ -93,7 +86,9 @@ def _read(path: Path, limit: int) -> bytes:
     return data
 
 
-def _reader(document: Document, path: Path) -> Callable[[], dict[str, Any]]:
+def constants_reader(document: Document, path: Path) -> Callable[[], dict[str, Any]]:
+    """A function that reads the document's constants from graph.safetensors when called."""
+
     def read() -> dict[str, Any]:
         if not document.constants:
             return {}
@@ -133,7 +128,7 @@ def _tensor(entry: Any, slot: Slot, body: memoryview) -> Any:
         and [type(offset) for offset in offsets] == [int, int]
         and 0 <= offsets[0] <= offsets[1] <= len(body)
         and offsets[1] - offsets[0] == slot.value.bytes
-        and isinstance(entry["dtype"], str)
+        and isinstance(entry.get("dtype"), str)
         and _SAFETENSORS.get(entry["dtype"]) == slot.value.dtype
         and entry.get("shape") == list(slot.value.shape)
     )

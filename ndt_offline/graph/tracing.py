@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import NdtError, RefusedError
 from ndt_offline.graph.comparing import relative_difference
 from ndt_offline.graph.conversion import convert
-from ndt_offline.graph.document import Document
+from ndt_offline.graph.document import Document, dump
 from ndt_offline.graph.inputs import call_model, flatten, pick, rebuild, structure
 from ndt_offline.graph.models import frozen_copy, refuse_sharded, undisturbed, unwrap
+from ndt_offline.graph.parsing import parse
 from ndt_offline.graph.program import Graph
 from ndt_offline.graph.storage import with_checksum
 
@@ -49,7 +50,8 @@ def export_graph(
                 f"the model cannot be exported: {type(error).__name__}: {_short(error)}",
                 remedy=FALLBACK,
             ) from error
-        graph = Graph(with_checksum(document, constants), lambda: constants)
+        document = parse(dump(with_checksum(document, constants)))
+        graph = Graph(document, lambda: constants)
         if verify:
             _compare(graph, subject, flat, structure(inputs), output)
     return graph

@@ -14,6 +14,8 @@ from ndt_offline.relate.serial import effective_n, p_of_pairs
 from ndt_offline.relate.shift import p_of_shift
 
 SHORTEST = 100
+SMOOTH = 1e-3
+CHUNK = 4_000_000
 BEYOND = (
     "n_effective",
     "p_shift",
@@ -41,13 +43,25 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     with fewer than 100 samples, the pair stays NaN. Lags are in grid points.
     """
     empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
-    return by_block(x, y, empty, SHORTEST, _beyond_block)
+    columns, filled = empty, fill(y)
+    for rows in _chunks(x):
+        part = {name: column[rows] for name, column in columns.items()}
+        by_block(fill(x[rows]), filled, part, SHORTEST, _beyond_block)
+        for name, column in part.items():
+            columns[name][rows] = column
+    enough = filled_enough(x, y)
+    return {name: np.where(enough, column, np.nan) for name, column in columns.items()}
+
+
+def _chunks(x: Floats) -> list[slice]:
+    """Rows by the few million samples: what is held at once must not grow with the run."""
+    size = max(64, CHUNK // max(1, x.shape[1]))
+    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
-    if not filled_enough(keep):
-        return {}
-    a, b = fill(a, keep), fill(b, keep)
+    # Gaps are filled: what is kept is one stretch without holes.
+    a, b = a[:, keep], b[:, keep]
     columns: Columns = {"n_effective": effective_n(unit_ranks(a), unit_ranks(b))}
     columns["p_shift"] = p_of_shift(a, b)
     ra, rb = _fluctuations(a), _fluctuations(b)
@@ -55,19 +69,33 @@ def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
     columns |= lead(ra, rb)
     ra, rb = _changes(a), _changes(b)
     columns["rho_differenced"], columns["p_differenced"] = p_of_pairs(ra, rb)
-    columns["p"] = simes(np.stack([columns[part] for part in PARTS], axis=-1))
+    tested = ~(np.isnan(columns["p_detrended"]) & np.isnan(columns["p_differenced"]))
+    parts = np.stack([columns[part] for part in PARTS], axis=-1)
+    columns["p"] = np.where(tested, simes(parts), np.nan)
     return columns
 
 
 def _fluctuations(values: Floats) -> Floats:
-    return unit_ranks(scaled(_without_dust(detrended(values), values)))
+    return unit_ranks(_rough(scaled(_without_dust(detrended(values), values))))
 
 
 def _changes(values: Floats) -> Floats:
-    return unit_ranks(scaled(_without_dust(np.diff(values, axis=1), values)))
+    return unit_ranks(_rough(scaled(_without_dust(np.diff(values, axis=1), values))))
 
 
 def _without_dust(changes: Floats, values: Floats) -> Floats:
     # A straight line minus its trend is rounding error, and rounding error has ranks too.
     dust = 1e-13 * np.abs(values).max(axis=1, keepdims=True)
     return np.where(np.abs(changes) <= dust, 0.0, changes)
+
+
+def _rough(values: Floats) -> Floats:
+    """Rows [k, n] with those that only bend, and do not fluctuate, set to 0.
+
+    Mean square of the steps over mean square of the values: 2 for white noise, .2 for a random
+    walk after detrending, under .0005 for noise-free curves, whose bends would be taken for
+    fluctuations that agree.
+    """
+    steps = np.diff(values, axis=1)
+    rough = np.einsum("kn,kn->k", steps, steps) > SMOOTH * np.einsum("kn,kn->k", values, values)
+    return np.where(rough[:, None], values, 0.0)

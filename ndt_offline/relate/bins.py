@@ -47,7 +47,13 @@ class Bins:
     @cached_property
     def hinges(self) -> Floats:
         """Bin means of max(t - c, 0) for every place c: [F, B]."""
-        return self.mean(np.maximum(self.t - self.places[:, None], 0.0))
+        hinges = np.maximum(self.centres - self.places[:, None], 0.0)
+        # Only where c lies within a bin is its mean not that of its centre.
+        within = np.searchsorted(self.edges, self.places, side="right")
+        for row, (place, b) in enumerate(zip(self.places, within, strict=True)):
+            inside = self.t[self.starts[b] : self.starts[b] + self.sizes[b]]
+            hinges[row, b] = np.maximum(inside - place, 0.0).mean()
+        return hinges
 
 
 def log_bins(steps: Floats, count: int = COUNT) -> Bins:

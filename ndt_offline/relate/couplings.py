@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ndt_offline.errors import UsageError
 from ndt_offline.relate.beyond import BEYOND, SHORTEST, beyond_columns
 from ndt_offline.relate.combine import benjamini_hochberg
-from ndt_offline.relate.gaps import as_rows, checked_steps, regular_grid
+from ndt_offline.relate.gaps import Grid, as_rows, checked_steps, regular_grid
 from ndt_offline.relate.levels import SMOOTHED, Columns, level_columns, smoothed_columns
 from ndt_offline.relate.ranks import Floats
 from ndt_offline.relate.serial import interval_of_rho
@@ -26,6 +26,7 @@ STATUS = (
     "too short",
     "too many gaps",
     "irregular steps",
+    "no fluctuations",
 )
 CODE = {name: code for code, name in enumerate(STATUS)}
 MOST_TIED = 0.5
@@ -139,8 +140,9 @@ def couplings_table(
     clock = checked_steps(steps, x.shape[1])
     table = level_columns(x, y)
     table["n"] = np.isfinite(x).astype(np.int64) @ np.isfinite(y).astype(np.int64).T
-    table |= _beyond(x, y, clock)
-    table["status"] = _status(x, y, table, irregular=regular_grid(clock, x.shape[1]) is None)
+    grid = regular_grid(clock, x.shape[1])
+    table |= _beyond(x, y, grid)
+    table["status"] = _status(x, table, grid)
     table["low"], table["high"] = interval_of_rho(table["rho"], table["n_effective"], level)
     table["q"] = benjamini_hochberg(table["p"])
     empty = np.full(table["rho"].shape, np.nan)
@@ -150,8 +152,7 @@ def couplings_table(
     return table
 
 
-def _beyond(x: Floats, y: Floats, clock: Floats | None) -> Columns:
-    grid = regular_grid(clock, x.shape[1])
+def _beyond(x: Floats, y: Floats, grid: Grid | None) -> Columns:
     if grid is None:
         return {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
     even = grid.source.shape[0] == x.shape[1]
@@ -161,13 +162,16 @@ def _beyond(x: Floats, y: Floats, clock: Floats | None) -> Columns:
     return columns
 
 
-def _status(x: Floats, y: Floats, table: Columns, irregular: bool) -> NDArray[np.uint8]:
+def _status(x: Floats, table: Columns, grid: Grid | None) -> NDArray[np.uint8]:
     n, rho = table["n"], table["rho"]
     status = np.full(rho.shape, CODE["ok"], dtype=np.uint8)
     status[table["ties"] > MOST_TIED] = CODE["many ties"]
     status[n < x.shape[1]] = CODE["gaps filled"]
+    if grid is not None and (grid.source < 0).any():
+        status[:] = CODE["gaps filled"]
+    status[np.isnan(table["p"])] = CODE["no fluctuations"]
     status[np.isnan(table["n_effective"])] = CODE["too many gaps"]
-    if irregular:
+    if grid is None:
         status[:] = CODE["irregular steps"]
     status[n < SHORTEST] = CODE["too short"]
     status[np.isnan(rho) & np.isnan(table["rho_time"]) & (n >= 3)] = CODE["constant target"]

@@ -9,8 +9,9 @@ from ndt_offline.relate.ranks import Floats
 
 TREND_WINDOW = 51
 SCALE_WINDOW = 121
-# The rolling scale is taken at every tenth sample and joined by straight lines: it is a slow
-# curve, and a median at every sample would cost more than everything else together.
+# The rolling scale is taken at every tenth sample (400 times in a long series) and joined by
+# straight lines: it is a slow curve, and a median at every sample would cost more than everything
+# else together.
 SCALE_STRIDE = 10
 
 
@@ -52,7 +53,8 @@ def rolling_scale(values: Floats, window: int = SCALE_WINDOW) -> Floats:
     """
     k, n = values.shape
     window = window_for(n, window)
-    centres = np.unique(np.append(np.arange(0, n, SCALE_STRIDE), n - 1))
+    stride = max(SCALE_STRIDE, n // 400)
+    centres = np.unique(np.append(np.arange(0, n, stride), n - 1))
     starts = np.clip(centres - window // 2, 0, n - window)
     sizes = np.abs(values)
     coarse = np.empty((k, len(centres)))

@@ -65,28 +65,34 @@ def blocks(series: Floats, targets: Floats) -> Iterator[Block]:
             yield Block(rows, cols, here & there)
 
 
-def filled_enough(keep: Bools) -> bool:
-    """Whether the samples kept leave at most a tenth of their span to be filled."""
-    where = np.flatnonzero(keep)
-    return len(where) >= (1 - MOST_FILLED) * (where[-1] - where[0] + 1)
-
-
-def fill(values: Floats, keep: Bools) -> Floats:
-    """Rows [k, n] cut to the span of `keep`, samples not kept replaced by straight lines.
+def fill(values: Floats) -> Floats:
+    """Rows [k, n] with the gaps between samples bridged by straight lines; ends stay missing.
 
     Keeps the clock: dropping the samples would move everything after a gap.
     """
-    where = np.flatnonzero(keep)
-    span = values[:, where[0] : where[-1] + 1]
-    if len(where) == span.shape[1]:
-        return span
-    at, grid = where - where[0], np.arange(span.shape[1])
-    right = np.clip(np.searchsorted(at, grid), 1, len(at) - 1)
-    share = (grid - at[right - 1]) / (at[right] - at[right - 1])
-    kept = values[:, where]
-    filled = kept[:, right - 1] * (1 - share) + kept[:, right] * share
-    filled[:, at] = kept
+    present = np.isfinite(values)
+    if present.all():
+        return values
+    filled, grid = values.copy(), np.arange(values.shape[1])
+    for row in np.flatnonzero(~present.all(axis=1) & present.any(axis=1)):
+        at = np.flatnonzero(present[row])
+        inside = slice(at[0], at[-1] + 1)
+        filled[row, inside] = np.interp(grid[inside], at, values[row, at])
     return filled
+
+
+def filled_enough(x: Floats, y: Floats) -> Bools:
+    """Whether pairs of rows [k, n], [t, n] lack at most a tenth of their common span: [k, t]."""
+    here, there = np.isfinite(x), np.isfinite(y)
+    both = here.astype(np.float64) @ there.T.astype(np.float64)
+    n = x.shape[1]
+
+    def ends(present: Bools) -> tuple[Ints, Ints]:
+        return np.argmax(present, axis=1), n - 1 - np.argmax(present[:, ::-1], axis=1)
+
+    (a, b), (c, d) = ends(here), ends(there)
+    span = np.minimum(b[:, None], d[None]) - np.maximum(a[:, None], c[None]) + 1
+    return np.asarray((both > 0) & (both >= (1 - MOST_FILLED) * span))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndt_offline.relate.hinges import Curves
 from ndt_offline.relate.ranks import Floats
@@ -12,6 +15,19 @@ from ndt_offline.relate.ranks import Floats
 EARLY = 0.25
 # A phase that changes the curve by less than this share of its range is called stable.
 SMALL = 0.1
+
+COLUMNS = ("start", "start_low", "start_high", "end", "change", "low", "high")
+LABELS = ("none", "collapse", "expansion", "stabilisation")
+STATUS = ("not computed", "ok", "gaps filled", "constant series", "too short", "too many gaps")
+SCALARS = (
+    "p_two",
+    "p_three",
+    "early",
+    "early_low",
+    "early_high",
+    "noise",
+    "persistence",
+)
 
 
 @dataclass(frozen=True)
@@ -110,3 +126,23 @@ def early_interval(draws: Curves | None, level: float) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = _between(early_share(draws)[:, None], level)
     return float(low[0]), float(high[0])
+
+
+def phases_table(fits: Sequence[PhaseFit]) -> dict[str, NDArray[Any]]:
+    """Fits as columns for a store: per phase [k, 3] (NaN, label 0, where there is none), else [k].
+
+    `label` and `status` are uint8 codes of `LABELS` and `STATUS`; `count` is the number of phases.
+    """
+    table: dict[str, NDArray[Any]] = {
+        name: np.array([getattr(fit, name) for fit in fits], dtype=np.float64) for name in SCALARS
+    }
+    table["status"] = np.array([STATUS.index(fit.status) for fit in fits], dtype=np.uint8)
+    table["count"] = np.array([len(fit.phases) for fit in fits], dtype=np.uint8)
+    table["label"] = np.zeros((len(fits), 3), dtype=np.uint8)
+    table |= {name: np.full((len(fits), 3), np.nan) for name in COLUMNS}
+    for row, fit in enumerate(fits):
+        for place, phase in enumerate(fit.phases):
+            table["label"][row, place] = LABELS.index(phase.label)
+            for name in COLUMNS:
+                table[name][row, place] = getattr(phase, name)
+    return table

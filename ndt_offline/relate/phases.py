@@ -67,7 +67,8 @@ def fit_phases(
     Noise is counted from sample to sample. A phase is `stabilisation` if the interval of its
     change holds 0 or the change is under a tenth of the curve's range, else `expansion` or
     `collapse`. Three straight phases can describe any smooth curve; they do not prove three
-    regimes. Raises UsageError for steps that do not increase and for impossible options.
+    regimes. Raises UsageError for steps that are negative or do not increase and for impossible
+    options.
     """
     rows = as_rows(series, "series")
     if phases not in (None, 1, 2, 3):
@@ -76,6 +77,8 @@ def fit_phases(
         raise UsageError(f"{draws} draws give no interval", remedy="draws=99, or draws=0 for none")
     clock = checked_steps(steps, rows.shape[1])
     clock = np.arange(rows.shape[1], dtype=np.float64) if clock is None else clock
+    if len(clock) and clock[0] < 0:
+        raise UsageError(f"the first step is {clock[0]:g}", remedy="count steps from 0")
     asked = _Asked(phases, draws, level, seed)
     fits: dict[int, PhaseFit] = {}
     for members, keep in present_groups(rows):
@@ -89,9 +92,10 @@ def _fit_group(rows: Floats, clock: Floats, keep: Bools, asked: _Asked) -> list[
     where = np.flatnonzero(keep)
     if len(where) < FEWEST_SAMPLES:
         return [PhaseFit(0, "too short")] * len(rows)
-    if not filled_enough(keep):
+    if not filled_enough(rows[:1], rows[:1]).all():
         return [PhaseFit(0, "too many gaps")] * len(rows)
-    rows, bins = fill(rows, keep), log_bins(clock[where[0] : where[-1] + 1])
+    span = slice(where[0], where[-1] + 1)
+    rows, bins = fill(rows)[:, span], log_bins(clock[span])
     if len(bins.starts) < FEWEST_BINS:
         return [PhaseFit(0, "too short")] * len(rows)
     plain, n, d = prepare(bins, np.diag(1.0 / bins.sizes)), rows.shape[1], asked.draws

@@ -29,12 +29,14 @@ def _curve(sizes: Floats, t: Floats) -> Floats:
     if moved.sum() < max(FEWEST, len(sizes) / 2):
         return np.ones(len(t))
     x, y = t[1:-1][moved], np.log(sizes[moved])
-    # Zeros between quantised values and single outliers are kept from steering the slope.
-    y = np.clip(y, *np.quantile(y, [0.02, 0.98]))
-    x = x - x.mean()
+    x, y = x - x.mean(), y - y.mean()
     power = x @ x
-    slope = x @ (y - y.mean()) / power
-    error = np.sqrt(np.mean((y - y.mean() - slope * x) ** 2) / power)
+    slope = (x @ y) / power
+    # A size near zero has a logarithm far below; it must not steer the slope.
+    rest = y - slope * x
+    rest = np.clip(rest, *np.quantile(rest, [0.02, 0.98]))
+    slope += (x @ rest) / power
+    error = np.sqrt(np.mean(rest**2) / power)
     if abs(slope) < PLAIN * error:
         return np.ones(len(t))
     return np.exp(np.clip(slope * (t - t.mean()), -np.log(LIMIT), np.log(LIMIT)))

@@ -13,7 +13,7 @@ from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import GAUSSIAN, NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES
 from ndt_offline.detect.battery.validation import validate
-from ndt_offline.detect.counts import counts
+from ndt_offline.detect.tally import counts
 from ndt_offline.detect.events import find_events
 from ndt_offline.detect.evidence import p_value
 from ndt_offline.detect.gls import accepted, candidates
@@ -21,6 +21,8 @@ from ndt_offline.detect.peaks import find_peaks, join_peaks
 from ndt_offline.detect.rolling import crossings
 
 N = 1600
+WHICH = sys.argv[4:]
+MATCHED = ("white", "AR .5", "AR .9", "walk", "t5 in AR .7", "t5 in walk", "GARCH", "decays")
 
 
 def table(seeds: int, seed: int, **kw: object) -> None:
@@ -56,6 +58,17 @@ def few(seeds: int, seed: int) -> None:
 def order(seeds: int, seed: int) -> None:
     cells = ("white", "AR .5", "AR .7", "AR .9", "walk", "walk + white", "ARMA", "momentum")
     table(seeds, seed, nulls=cells, positives=cells, sizes=(4.0,))
+
+
+def rounds(seeds: int, seed: int) -> None:
+    cells = ("AR .5", "AR .7", "AR .9", "walk + white", "20 steps")
+    table(
+        seeds,
+        seed,
+        nulls=("AR .9", "walk", "ramp", "glitches of 2", "glitches of 3", "GARCH", "t5 in walk"),
+        positives=cells,
+        sizes=(4.0,),
+    )
 
 
 def nulls(seeds: int, seed: int) -> None:
@@ -136,7 +149,7 @@ def irregular(seeds: int, seed: int) -> None:
 
 def matched(seeds: int, seed: int) -> None:
     """Pooled matched counts beside the true false positives of independent series."""
-    for name in ("white", "AR .5", "AR .9", "walk", "t5 in AR .7", "t5 in walk", "GARCH", "decays"):
+    for name in WHICH or MATCHED:
         truth, draws = [], []
         for s in range(seeds):
             rng = np.random.default_rng([seed, s, *name.encode()])

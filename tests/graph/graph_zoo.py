@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
+from torch.utils.checkpoint import checkpoint
 
 Batch = Any
 ZOO: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {}
@@ -451,3 +452,46 @@ def half_precision() -> tuple[nn.Module, Batch]:
 def encoder_decoder() -> tuple[nn.Module, Batch]:
     net = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
     return net, (torch.randn(2, 5, 16), torch.randn(2, 4, 16))
+
+
+class Frozen(nn.Module):
+    """Gradients switched off inside, mixed precision switched off, recomputed activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.middle, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = torch.relu(self.body(x))
+        with torch.autocast("cpu", enabled=False):
+            x = checkpoint(self.middle, x, use_reentrant=False)
+        with torch.enable_grad():
+            return self.head(x)
+
+
+@model
+def frozen() -> tuple[nn.Module, Batch]:
+    return Frozen(), torch.randn(4, 6)
+
+
+class WithLoss(nn.Module):
+    """Computes its loss and draws random numbers on the side, as many models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.loss, self.noise = nn.Linear(6, 5), nn.CrossEntropyLoss(), Noise()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.fc(x)
+        return {"loss": self.loss(logits + self.noise(logits), labels), "logits": logits}
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x)
+
+
+@model
+def with_loss() -> tuple[nn.Module, Batch]:
+    return WithLoss(), {"x": torch.randn(4, 6), "labels": torch.randint(5, (4,))}

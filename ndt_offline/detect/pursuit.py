@@ -12,8 +12,9 @@ from ndt_offline.detect.transition import Array, Points
 
 APART = 12  # candidates are at least this many points apart
 LOWEST = 4.0  # |T| of the weakest candidate
+STRONG = 4.5  # without one of at least this the noise is not fitted again
 MOST = 80
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Search:
     mixing: Array
     covariance: Array
 
+    @property
+    def strongest(self) -> float:
+        """Largest |T| of a candidate on its own."""
+        return float((np.abs(self.outputs) / np.sqrt(np.diagonal(self.covariance))).max())
+
 
 def search(x: Array, noise: Noise | None = None) -> Search:
     """Noise and candidates of one clean series (no NaN, no glitches), in up to three rounds.
@@ -44,7 +50,7 @@ def search(x: Array, noise: Noise | None = None) -> Search:
     """
     found = _round(x, noise or fit_noise(x), None)
     for _ in range(ROUNDS - 1):
-        if not len(found.at):
+        if not len(found.at) or found.strongest < STRONG:
             break
         rest = x - staircase(found.at, found.sizes, len(x))
         found = _round(x, fit_noise(rest), found)
