@@ -62,7 +62,7 @@ def counts(
     observed = _above(peaks, peaks.found, levels, group[peaks.found["series"]], size)
     draws = int(peaks.series["draws"].max(initial=0))
     key = group[peaks.matched["series"]] * draws + peaks.matched["draw"]
-    each = _above(peaks, peaks.matched, levels, key, size * draws).reshape(size, draws, -1)
+    each = _above(peaks, peaks.matched, levels, key, size * draws).reshape(size, draws, len(levels))
     matched, low, high = _range(each)
     return Counts(levels, observed, matched, low, high, draws)
 
@@ -80,7 +80,7 @@ def _above(
     # Row j stands at the first `passed` of the ascending levels.
     passed = np.searchsorted(levels[order], table["drops_out"][rows], side=side)
     flat = np.bincount(key[rows] * (len(levels) + 1) + passed, minlength=size * (len(levels) + 1))
-    stands = flat.reshape(size, -1)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    stands = flat.reshape(size, len(levels) + 1)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     out = np.empty_like(stands)
     out[:, order] = stands
     return out
