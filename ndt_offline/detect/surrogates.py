@@ -36,7 +36,7 @@ def matched_noise(
 
 def draw(values: Array, fits: list[Fit], draws: int, seed: int | tuple[int, ...]) -> Array:
     """The same from fits that were already made."""
-    if not fits:
+    if not fits or draws == 0:
         return np.zeros((0, len(values)))
     rng = np.random.default_rng(seed)
     out = np.tile(values, (draws, 1))

@@ -38,13 +38,16 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     from scipy.special import ndtr, stdtr
 
     size = np.sort(np.abs(scaled))
+    middle = float(size[len(size) // 2])
+    if middle <= 0.0:  # values on a grid, most of them equal: no tail to fit
+        return np.inf, 1.0
     kept = int(CENSOR * len(size))
     limit = size[kept]
     edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(int)
     count = np.diff(edges)
     squares = np.add.reduceat(size[:kept] ** 2, edges[:-1]) / count
     nu = np.array(GRID)[:, None]
-    scale = size[len(size) // 2] / _quartiles()[:, None]
+    scale = middle / _quartiles()[:, None]
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
