@@ -42,12 +42,12 @@ def spread_rows(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault(key, []).append(each)
     found = []
     for (space, layer, *_), group in groups.items():
-        row: Row = {"space": space, "layer": layer, "runs": len(group)}
+        mean: Row = {"space": space, "layer": layer, "runs": len(group)}
         for key in ("first", "last", "transitions", "expected"):
             values = np.array([r[key] for r in group if r[key] is not None], np.float64)
-            row[key] = float(values.mean()) if len(values) else None
-            row[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
-        found.append(row)
+            mean[key] = float(values.mean()) if len(values) else None
+            mean[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+        found.append(mean)
     return [row for row in found if row["runs"] > 1]
 
 

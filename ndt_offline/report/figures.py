@@ -161,6 +161,8 @@ def plot_rates(store: Store, *, axes: Axes | None = None) -> Axes:
     axes.errorbar(rates["every"], rates["found"], rates["spread"], color=BLUE, label="found")
     axes.plot(rates["every"], rates["matched"], "o--", color=ORANGE, label="by chance")
     axes.set_xscale("log")
+    axes.set_xticks(rates["every"], [str(n) for n in rates["every"]], minor=False)
+    axes.set_xticks([], minor=True)
     axes.legend(frameon=False)
     axes.set(xlabel="training steps between samples", ylabel="jumps", ylim=(0, None))
     return axes
@@ -181,6 +183,7 @@ def step_axis(axes: Axes, log: bool) -> None:
     axes.set_xlabel("training step")
     if log:
         axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def known_series(results: Results, space: str, layer: str, metric: str) -> np.ndarray:
