@@ -38,7 +38,9 @@ def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, NDArr
     low, high: offsets in points; the others as in `Transition`.
     """
     sizes, rest = ranking.sizes, without_others(x, found, ranking.others)
-    sigma, stays = _local_sigma(rest, found.at), _retained(rest, found.at, sizes)
+    sigma = _local_sigma(rest, found.at)
+    # Not `rest`: a step back is what makes a shock of a shift.
+    stays = _retained(np.broadcast_to(x, rest.shape), found.at, sizes)
     low, high = sizes - NORMAL * ranking.errors, sizes + NORMAL * ranking.errors
     first, last = _intervals(rest, found)
     return {

@@ -14,7 +14,7 @@ ENOUGH = 320  # points; below, most steps are missed
 GAP = 3.0  # intervals; a longer gap is a border
 CHANGE = 1.5  # of the cadence
 STRETCH = 41  # intervals whose median is the local cadence
-FROZEN = 32  # equal values in a row that count as a constant stretch
+FROZEN = 72  # equal values in a row that count as a constant stretch
 
 
 def split(values: Array, steps: Steps) -> tuple[int, list[Points]]:
@@ -22,7 +22,7 @@ def split(values: Array, steps: Steps) -> tuple[int, list[Points]]:
 
     Points that are not finite are left out, as missing ones are; one or two missing in a row
     do no harm to a test on the index. The series is cut at gaps of more than 3 intervals, where
-    the cadence changes more than 1.5 times, and around 32 or more equal values. Pieces under 72
+    the cadence changes more than 1.5 times, and around 72 or more equal values. Pieces under 72
     points are not tested. A cadence that changes all the time is `irregular`: nothing is tested.
     """
     kept = np.flatnonzero(np.isfinite(values))
@@ -61,13 +61,12 @@ def _changes(local: Array) -> list[int] | None:
     while True:
         ratio = local[start:] / np.median(local[start : start + STRETCH])
         away = np.flatnonzero((ratio > CHANGE) | (ratio < 1 / CHANGE))
+        away = away[away >= STRETCH // 2]  # at its own edge a median of intervals is noisy
         if not len(away):
             return found
         at = start + int(away[0])
-        before = np.median(local[max(start, at - STRETCH) : at]) if at > start else local[at]
-        after = np.median(local[at : at + STRETCH])
-        abrupt = max(after / before, before / after) > CHANGE
-        if not abrupt or at == start:
+        before, after = local[max(start, at - 3)], local[min(at + 2, len(local) - 1)]
+        if max(after / before, before / after) < CHANGE**0.5:
             return None
         found.append(at)
         start = at

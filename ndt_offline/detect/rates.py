@@ -48,7 +48,7 @@ class Rates:
 
 def rates_of(
     values: Any,
-    steps: Any,
+    steps: Any = None,
     detector: str = "steps",
     every: Sequence[int] = EVERY,
     draws: int = 3,

@@ -24,6 +24,8 @@ def zscores(values: Array, window: int = 50, min_points: int = 20) -> Array:
     that rounding could matter, the plain formula is used.
     """
     x = np.asarray(values, np.float64)
+    if x.size == 0:
+        return np.zeros(x.shape)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     out = np.zeros(rows.shape)
     for first in range(0, len(rows), CHUNK):

@@ -38,13 +38,16 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     from scipy.special import ndtr, stdtr
 
     size = np.sort(np.abs(scaled))
+    middle = float(size[len(size) // 2])
+    if middle <= 0.0:  # values on a grid, most of them equal: no tail to fit
+        return np.inf, 1.0
     kept = int(CENSOR * len(size))
     limit = size[kept]
     edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(int)
     count = np.diff(edges)
     squares = np.add.reduceat(size[:kept] ** 2, edges[:-1]) / count
     nu = np.array(GRID)[:, None]
-    scale = size[len(size) // 2] / _quartiles()[:, None]
+    scale = middle / _quartiles()[:, None]
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
@@ -66,16 +69,17 @@ def _constant(nu: Array) -> Array:
 
 
 def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, float]:
-    """Tt of every candidate [k], and the degrees of freedom of the series.
+    """Tt of every candidate [k], and the degrees of freedom of the series (NaN if there is none).
 
     Tt = sign * sqrt(2 * (log-likelihood with the step - without)) under Student-t innovations,
     with the nuisance of the step filters and the other candidates removed: the largest over the
     filters' windows. Where the tails are Gaussian (`GAUSSIAN` degrees of freedom or more) Tt is
     T. A single wild innovation of persistent noise has a large T and a small Tt; a step has both.
     """
-    scaled = found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:]
-    nu, scale = fit_tails(scaled)
-    if nu >= GAUSSIAN or not len(found.at):
+    if not len(found.at):
+        return np.zeros(0), np.nan
+    nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
+    if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
     best = np.zeros(len(found.at))
     rest = without_others(x - x.mean(), found, ranking.others)
