@@ -54,8 +54,7 @@ def _piece(f: Fit, draws: int, rng: np.random.Generator) -> Array:
     around = rest - trend
     phi = stable(fit_ar(around / rolling_scale(around, SCALE)))
     own = np.tile(whiten(around, phi)[ORDER:], (draws, 1))
-    if f.nu < GAUSSIAN:
-        _refill(own, f, rng)
+    _refill(own, f, rng)
     long = np.concatenate([own[:, :WARM][:, ::-1], own[:, :ORDER], own], axis=1)
     signed = long * rng.choice((-1.0, 1.0), size=long.shape)
     noise = lfilter([1.0], np.r_[1.0, -phi], signed, axis=1)[:, -len(f.clean) :]
@@ -63,7 +62,7 @@ def _piece(f: Fit, draws: int, rng: np.random.Generator) -> Array:
 
 
 def _refill(own: Array, f: Fit, rng: np.random.Generator) -> None:
-    """Draw the largest innovations anew from the fitted tail, where they are.
+    """Draw the largest innovations of heavy-tailed noise anew from the fitted tail, in place.
 
     The steps that were taken out may have been wild innovations; without new ones in their place
     the noise would be calmer than the series.
@@ -72,6 +71,8 @@ def _refill(own: Array, f: Fit, rng: np.random.Generator) -> None:
 
     # The tail of the series itself: candidates were taken out of the later noise models.
     nu, scale = fit_tails(f.raw.innovations[ORDER:] / f.raw.volatility[ORDER:])
+    if nu >= GAUSSIAN:
+        return
     volatility = f.found.noise.volatility[ORDER:]
     size = np.abs(own[0]) / volatility
     limit = float(np.quantile(size, CENSOR))

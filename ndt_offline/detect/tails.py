@@ -69,16 +69,17 @@ def _constant(nu: Array) -> Array:
 
 
 def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, float]:
-    """Tt of every candidate [k], and the degrees of freedom of the series.
+    """Tt of every candidate [k], and the degrees of freedom of the series (NaN if there is none).
 
     Tt = sign * sqrt(2 * (log-likelihood with the step - without)) under Student-t innovations,
     with the nuisance of the step filters and the other candidates removed: the largest over the
     filters' windows. Where the tails are Gaussian (`GAUSSIAN` degrees of freedom or more) Tt is
     T. A single wild innovation of persistent noise has a large T and a small Tt; a step has both.
     """
-    scaled = found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:]
-    nu, scale = fit_tails(scaled)
-    if nu >= GAUSSIAN or not len(found.at):
+    if not len(found.at):
+        return np.zeros(0), np.nan
+    nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
+    if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
     best = np.zeros(len(found.at))
     rest = without_others(x - x.mean(), found, ranking.others)

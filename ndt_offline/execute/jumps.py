@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 
 from ndt_offline import __version__
-from ndt_offline.detect.counts import counts
 from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
+from ndt_offline.detect.tally import counts
 from ndt_offline.detect.transition import FIELDS
 from ndt_offline.execute.question import Question
 from ndt_offline.store.results import Results, SeriesId, names_of
