@@ -11,7 +11,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.report.figures import CYCLE, Axes, new_axes, step_axis
 from ndt_offline.report.runs import run_name
 from ndt_offline.report.summary import Row, summary_rows
-from ndt_offline.report.table import HEAD, printable
+from ndt_offline.report.table import HEAD, shortened
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
 
@@ -95,11 +95,11 @@ def plot_compare(
         steps = results.steps / results.steps[-1] if share else results.steps
         colour, dash = CYCLE[number % len(CYCLE)], ("-", "--", ":")[number // len(CYCLE) % 3]
         values = results.series(space, layer, metric)
-        axes.plot(steps, values, dash, color=colour, linewidth=1, label=printable(name))
+        axes.plot(steps, values, dash, color=colour, linewidth=1, label=shortened(name))
     step_axis(axes, False)
     if share:
         axes.set_xlabel("share of the training steps")
-    axes.set(ylabel=f"{metric} (dimensions)", title=printable(f"{layer} ({space})"))
+    axes.set(ylabel=f"{metric} (dimensions)", title=shortened(f"{layer} ({space})"))
     return axes
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ndt_offline.report import svg
 from ndt_offline.report.aggregate import Envelope, chosen_rows, envelope
-from ndt_offline.report.table import figure
+from ndt_offline.report.table import figure, shortened
 from ndt_offline.store.results import Results
 
 Floats = NDArray[np.float64]
@@ -131,8 +131,7 @@ def coupling_chart(rows: Sequence[Row], target: str) -> Markup:
     layers = [svg.rule(frame, 0.0, "axis", "0")]
     for at, row in enumerate(rows):
         y = len(rows) - at - 0.5
-        name = f"{row['space']} {row['layer']}"
-        name = name if len(name) <= 46 else name[:22] + "\u2026" + name[-22:]
+        name = shortened(f"{row['space']} {row['layer']}", 46)
         layers.append(svg.words(292, float(frame.at_y(y)) + 4, name, "tick end"))
         for key, style, shape in (
             ("rho_time", "clock", "dot"), ("rho", "level", "dot"),

@@ -151,6 +151,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """A printable name that fits: the middle of a long one is left out."""
+    text, part = printable(text), (most - 1) // 2
+    return text if len(text) <= most else f"{text[:part]}\u2026{text[-part:]}"
+
+
 def figure(value: float | None, digits: int = 2) -> str:
     """A number for a table: about three digits that mean something."""
     if value is None:
