@@ -92,7 +92,9 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     }
 
 
-def accepted(columns: dict[str, Any], threshold: float, tails: float = TAILS) -> NDArray[np.bool_]:
+def accepted(
+    columns: dict[str, Any], threshold: float, tails: float = TAILS
+) -> NDArray[np.bool_]:
     """Which candidates are transitions: still in at the threshold and, where the innovations
     have fewer than 12 degrees of freedom, |Tt| of at least `tails`. Boolean [k]."""
     return (columns["drops_out"] >= threshold) & (

@@ -146,7 +146,9 @@ def select(peaks: Peaks, threshold: float | None = None) -> Table:
     return {name: column[keep] for name, column in peaks.found.items()}
 
 
-def transitions(peaks: Peaks, threshold: float | None = None, series: int = 0) -> list[Transition]:
+def transitions(
+    peaks: Peaks, threshold: float | None = None, series: int = 0
+) -> list[Transition]:
     """The transitions of one series at that threshold: what `detect` would return."""
     table = select(peaks, threshold)
     mine = table["series"] == series

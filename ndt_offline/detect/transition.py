@@ -79,3 +79,4 @@ def from_columns(columns: Columns) -> list[Transition]:
     names = [name for name in FIELDS if name in columns]
     rows = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
     return [Transition(**dict(zip(names, row, strict=True))) for row in rows]
+

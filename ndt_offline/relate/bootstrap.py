@@ -52,9 +52,7 @@ def draw_noise(fitted: Fitted, white: NDArrayComplex) -> Noise:
     The loss is found by doing it again: simulate from the curve and the estimate, refit both.
     """
     bins, draws = fitted.search.bins, len(white)
-    same = Noise(
-        np.repeat(fitted.noise.reflection, draws, 0), np.repeat(fitted.noise.deviation, draws)
-    )
+    same = Noise(np.repeat(fitted.noise.reflection, draws, 0), np.repeat(fitted.noise.deviation, draws))
     simulated = fitted.curves[-1].at(bins.t) + simulate(same, white, len(bins.t))
     refit = fit_curves(fitted.search, bins.mean(simulated), MOST)
     again = fit_noise(simulated - refit.at(bins.t))

@@ -139,7 +139,9 @@ def _two_breaks(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats
     return np.stack([i, j], axis=1), bends, gain[rows, best]
 
 
-def _pair_gain(gram: Floats, cross: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
+def _pair_gain(
+    gram: Floats, cross: Floats, i: NDArray[np.intp], j: NDArray[np.intp]
+) -> Floats:
     """Drop of the residual sum of squares for hinges i and j together: [D, pairs]."""
     a, b, c = gram[i, i], gram[i, j], gram[j, j]
     rows = np.arange(len(cross))[:, None]
