@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndt_offline.execute.plan import Plan, bad_stamp, make_plan
+from ndt_offline.execute.lock import locked
+from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
@@ -77,64 +79,57 @@ def analyze(
 
     run = open_run(path)
     store = Path(out) if out else run.path / "analysis.zarr"
-    key = setup_key(run, parameters)
-    plan = make_plan(run, store, key)
-    if plan.grows or plan.blocks:
-        _replay(run, store, plan, prepare(run, parameters), executor, told)
-    results = Results(store)
-    scalars = _put_signals(run, results)
+    with locked(store):
+        plan = make_plan(run, store, setup_key(run, parameters))
+        if not plan.idle:
+            _replay(store, plan, prepare(run, parameters), executor, told)
+        results = Results(store)
+        scalars = _put_signals(run, results)
 
-    from ndt_offline.execute.derive import derive
-    from ndt_offline.report.summary import summary_rows
+        from ndt_offline.execute.derive import derive
+        from ndt_offline.report.summary import summary_rows
 
-    told("deriving", 0, 0)
-    schema.forget_consolidated(store)
-    derive(results, asked)
-    schema.consolidate(store)
-    return Result(
-        run=str(run.path),
-        store=store,
-        table=summary_rows(results),
-        problems=[*run.problems, *scalars, *_problems(run, results)],
-        notes=_notes(run, results),
-        replayed=plan.todo,
-    )
+        told("deriving", 0, 0)
+        schema.forget_consolidated(store)
+        derive(results, asked)
+        schema.consolidate(store)
+        return Result(
+            run=str(run.path),
+            store=store,
+            table=summary_rows(results),
+            problems=[*run.problems, *scalars, *_problems(run, results)],
+            notes=_notes(run, results),
+            replayed=plan.todo,
+        )
 
 
 def _replay(
-    run: Run, store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
+    store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    if plan.create:
-        root = schema.create(store, setup.spaces, len(plan.steps), {"setup": setup.about()})
-    else:
-        schema.forget_consolidated(store)
-        root = schema.open_root(store)
-    if plan.grows:
-        schema.grow(root, plan.steps, plan.unchanged)
-    if plan.blocks:
-        from ndt_offline.execute.replay_all import in_process
+    job = make_job(setup, store)
+    ready_store(job, plan)
+    if not plan.blocks:
+        return
+    from ndt_offline.execute.replay_all import in_process
 
-        count = _Counter(plan.todo, told)
-        blocks = (executor or in_process)(setup, str(store), plan.blocks, count)
-        with closing(_iterator(blocks)) as reports:
-            for _ in reports:
-                pass
-    root.attrs["bad_stamp"] = bad_stamp(run, Results(store).outcomes)
-
-
-def _iterator(blocks: Any) -> Any:
-    return blocks if hasattr(blocks, "close") else (report for report in blocks)
+    count = _Counter(plan.todo, told)
+    with closing((executor or in_process)(job, plan.blocks, count)) as reports:
+        for report in reports:
+            count.failed += len(report.problems)
 
 
 class _Counter:
+    """Rows begun, told on; a block that runs twice counts once."""
+
     def __init__(self, total: int, told: Progress) -> None:
-        self.done, self.total, self.told = 0, total, told
+        self.done, self.failed, self.total, self.told = 0, 0, total, told
         told("replaying", 0, total)
 
     def __call__(self, rows: int) -> None:
-        self.done += rows
-        self.told("replaying", self.done, self.total)
+        self.done = min(self.done + rows, self.total)
+        what = f"replaying, {self.failed} unusable" if self.failed else "replaying"
+        self.told(what, self.done, self.total)
 
 
 def _put_signals(run: Run, results: Results) -> list[Problem]:
