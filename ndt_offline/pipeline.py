@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.question import Question
@@ -108,6 +109,7 @@ def _replay(
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
     job = make_job(setup, store)
+    check_fits(estimate(setup, plan), store)
     ready_store(job, plan)
     if not plan.blocks:
         return

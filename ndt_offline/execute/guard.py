@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -38,7 +38,9 @@ class Died(Exception):
         self.block, self.row, self.why = block, row, why
 
 
-def run_guarded(job: Job, blocks: Sequence[Block], told: Told) -> Iterator[BlockReport]:
+def run_guarded(
+    job: Job, blocks: Sequence[Block], told: Told
+) -> Generator[BlockReport, None, None]:
     """Run the blocks in a child; raises Died with the block and row that ended it."""
     page = mmap.mmap(-1, _PAGE.size)
     page[:] = _PAGE.pack(-1, 0)
@@ -59,7 +61,7 @@ def run_guarded(job: Job, blocks: Sequence[Block], told: Told) -> Iterator[Block
 
 def _parent(
     job: Job, blocks: Sequence[Block], page: mmap.mmap, reader: Connection, child: int, told: Told
-) -> Iterator[BlockReport]:
+) -> Generator[BlockReport, None, None]:
     seen, since, done = (-1, 0), time.monotonic(), 0
     while done < len(blocks):
         ready = reader.poll(POLL)

@@ -90,7 +90,7 @@ def _done(run: Run, results: Results, key: int, rows: int) -> np.ndarray:
     outcomes = results.outcomes[:rows]
     bad = outcomes > OUTCOME["ok"]
     expected = np.array([row_mark(key, entry) for entry in run.entries[:rows]], np.uint64)
-    for row in np.flatnonzero(bad):
+    for row in np.flatnonzero(bad).tolist():
         expected[row] = bad_mark(key, run.entries[max(0, row - SEGMENT) : row + 1])
     done: np.ndarray = results.fingerprints[:rows] == expected
     return done

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from ndt_offline.store.schema import (
     MEASURES,
@@ -28,9 +27,7 @@ STEPPED = ("records", "signals", "activations", "weights")
 LEFT = ".partial"  # suffix of a chunk whose writer died
 
 
-def make_store(
-    path: Path, spaces: Sequence[Space], rows: int, keys: Mapping[str, int]
-) -> zarr.Group:
+def make_store(path: Path, spaces: Sequence[Space], rows: int, keys: Mapping[str, int]) -> Any:
     """A fresh, empty store in place of what is there (which is ours: the caller has checked)."""
     discard(path)
     root = create(path, spaces, rows)
@@ -38,7 +35,7 @@ def make_store(
     return root
 
 
-def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> zarr.Group:
+def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> Any:
     """Open a store for writing; a space whose key is another one starts empty.
 
     keys: identity of what each space measures. Spaces with the key they had keep their rows.
@@ -58,9 +55,9 @@ def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> 
     return root
 
 
-def grow(root: zarr.Group, steps: np.ndarray, unchanged: int) -> None:
+def grow(root: Any, steps: np.ndarray, unchanged: int) -> None:
     """Give the store these steps; rows from `unchanged` on are new or superseded."""
-    last: list[zarr.Array] = []
+    last: list[Any] = []
     for name, array in stepped(root):
         if name == "records/step":
             last.append(array)
@@ -76,12 +73,12 @@ def grow(root: zarr.Group, steps: np.ndarray, unchanged: int) -> None:
         array[:] = steps
 
 
-def same_rows(root: zarr.Group, rows: int) -> bool:
+def same_rows(root: Any, rows: int) -> bool:
     """Whether every array has that many rows: a growth that was cut off is finished later."""
     return all(array.shape[0] == rows for _, array in stepped(root))
 
 
-def stepped(root: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
+def stepped(root: Any) -> Iterator[tuple[str, Any]]:
     """(name, array) of everything that has a row per step; the marks of `records` first."""
     for group in STEPPED:
         if group not in root:
@@ -109,7 +106,7 @@ def sweep(path: Path) -> int:
     return len(left)
 
 
-def _truncate(array: zarr.Array, rows: int) -> None:
+def _truncate(array: Any, rows: int) -> None:
     """Keep the first rows. Whole chunks are dropped, what stays of a partial one is cleared."""
     if array.shape[0] <= rows:
         return
@@ -121,7 +118,7 @@ def _truncate(array: zarr.Array, rows: int) -> None:
     array.resize((rows, *array.shape[1:]))
 
 
-def _forget_marks(root: zarr.Group, space: str) -> None:
+def _forget_marks(root: Any, space: str) -> None:
     root["records/spectra"][:] = 0
     root["records/measured"][:, MEASURES.index(space)] = 0
 

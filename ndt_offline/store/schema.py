@@ -105,8 +105,11 @@ def create(path: Path, spaces: Sequence[Space], rows: int) -> zarr.Group:
     return root
 
 
-def open_root(path: Path) -> zarr.Group:
-    """The root group as it is on disk, never as consolidated metadata remember it."""
+def open_root(path: Path) -> Any:
+    """The root group as it is on disk, never as consolidated metadata remember it.
+
+    Typed as anything: to a type checker every item of a `zarr.Group` may be an array or a group.
+    """
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
