@@ -9,7 +9,15 @@ import click
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
 
-COMMANDS = {"inspect": "ndt_offline.cli.inspect", "verify": "ndt_offline.cli.verify"}
+COMMANDS = {
+    "inspect": "ndt_offline.cli.inspect",
+    "verify": "ndt_offline.cli.verify",
+    "compare": "ndt_offline.cli.compare",
+    "export": "ndt_offline.cli.export",
+    "figures": "ndt_offline.cli.figures",
+    "sampling": "ndt_offline.cli.sampling",
+    "validate": "ndt_offline.cli.validate",
+}
 
 
 class Lazy(click.Group):

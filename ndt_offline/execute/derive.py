@@ -40,7 +40,11 @@ def derive(results: Results, question: Question) -> Answers:
             "couplings": relations.put_couplings(results, question, ids, values),
             "phases": relations.put_phases(results, question, ids, values),
         }
-    results.root.attrs["newest"] = {name: group.basename for name, group in stages.items()}
+    newest = {name: group.basename for name, group in stages.items()}
+    rates = results.answer("rates")
+    if rates is not None and rates.attrs.get("spectra") == results.content_key():
+        newest["rates"] = rates.basename
+    results.root.attrs["newest"] = newest
     return Answers(ids, stages)
 
 

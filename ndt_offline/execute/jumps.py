@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -186,16 +187,11 @@ def _source(detector: Detector) -> str:
     """A user's own detector is known by its text: edited, it is run again."""
     if not detector.own:
         return ""
-    from importlib import import_module
-
-    _ = detector.rule
-    module, _, function = detector.home.partition(":")
+    _ = detector.rule  # says what is wrong with the name, if anything is
     try:
-        return key_of(
-            inspect.getsource(inspect.getmodule(getattr(import_module(module), function)))
-        )  # type: ignore[arg-type]
+        return key_of(inspect.getsource(import_module(detector.home.partition(":")[0])))
     except (OSError, TypeError):
-        return str(np.random.default_rng().integers(2**63))
+        return str(np.random.default_rng().integers(2**63))  # unknown: never the same
 
 
 def _marks(results: Results) -> dict[str, tuple[int, ...]]:

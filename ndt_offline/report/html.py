@@ -28,7 +28,7 @@ from ndt_offline.report.table import (
     printable,
     sentences,
 )
-from ndt_offline.report.tidy import rows_of, tidy_table
+from ndt_offline.report.tidy import event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
 
 POINTS = 60_000  # drawn points of all series' charts together
@@ -39,12 +39,16 @@ LISTED = 400  # rows of a table
 TARGETS = ("loss", "grad_norm")
 
 
+Grouped = dict[tuple[str, ...], list[Row]]
+
+
 @dataclass(frozen=True)
 class Found:
     """What charts look up, by (space, layer, metric)."""
 
-    phases: dict[tuple[str, ...], list[Row]]
-    transitions: dict[tuple[str, ...], list[Row]]
+    phases: Grouped
+    transitions: Grouped
+    joined: Grouped  # events that the series takes part in
     events: list[Row]
     couplings: list[Row]
 
@@ -85,7 +89,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "shown": shown, "targets": targets, "jumps_cell": jumps_cell, "phases_cell": phases_cell,
         "coupling_cell": coupling_cell, "sections": sections, "listed": LISTED,
         "drawn": sum(len(s["charts"]) for s in sections),
-        "sentences": [printable(s) for s in sentences(store, shown, targets)],
+        "sentences": [printable(s) for s in sentences(store, shown, targets, "below")],
         "heat": _heat_maps(store), "pairs": _pair_charts(store, head), "heat_limit": HEATED,
         "coupling_charts": _coupling_charts(found, head, targets),
         "couplings": found.couplings, "events": found.events,
@@ -109,12 +113,18 @@ def versions() -> dict[str, str]:
 
 
 def _found(store: Results) -> Found:
-    phases, transitions = defaultdict(list), defaultdict(list)
-    for table, into in (("phases", phases), ("transitions", transitions)):
+    grouped: dict[str, Grouped] = {}
+    for table in ("phases", "transitions"):
+        grouped[table] = defaultdict(list)
         for row in rows_of(tidy_table(store, table)):
-            into[row["space"], row["layer"], row["metric"]].append(row)
+            grouped[table][row["space"], row["layer"], row["metric"]].append(row)
     events = rows_of(tidy_table(store, "events"))
-    return Found(phases, transitions, events, rows_of(tidy_table(store, "couplings")))
+    joined: Grouped = defaultdict(list)
+    for number, name in event_members(store):
+        if events[number] not in joined[name]:
+            joined[name].append(events[number])
+    couplings = rows_of(tidy_table(store, "couplings"))
+    return Found(grouped["phases"], grouped["transitions"], joined, events, couplings)
 
 
 def _series_sections(
@@ -140,7 +150,7 @@ def _chart_of(store: Results, row: Row, found: Found, most: int, log: bool) -> M
         store.steps.astype(np.float64), store.series(*name), most,
         title=printable(f"{row['metric']} of {row['space']} {row['layer']} over training steps"),
         loss=store.signal("loss"), phases=found.phases.get(name, ()),
-        transitions=found.transitions.get(name, ()), events=found.events, log=log,
+        transitions=found.transitions.get(name, ()), events=found.joined.get(name, ()), log=log,
     )  # fmt: skip
 
 
@@ -173,8 +183,10 @@ def _pair_charts(store: Results, metric: str) -> list[dict[str, Any]]:
         with np.errstate(all="ignore"):
             lines = [("value", both[0] / _first(both[0])), ("other", both[1] / _first(both[1]))]
         title = printable(f"{metric} of {activation} and {weight}, relative to the start")
-        drawn = [panels.line_chart(steps, lines, FINEST, title=title, x_label="training step", log=log)
-                 for log in (False, True)]  # fmt: skip
+        drawn = [
+            panels.line_chart(steps, lines, FINEST, title=title, x_label="training step", log=log)
+            for log in (False, True)
+        ]
         charts.append(
             {"activation": activation, "weight": weight, "linear": drawn[0], "log": drawn[1]}
         )

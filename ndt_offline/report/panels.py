@@ -51,7 +51,7 @@ def series_chart(
     layers += _drawn(frame, shape, "value")
     for p in phases:
         ends = np.array([p["start"], p["end"]], np.float64)
-        between = np.expm1(np.linspace(*np.log1p(ends), 24))
+        between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), 24))
         share = np.linspace(p["value_start"], p["value_end"], 24)
         layers.append(svg.line(frame, between, share, "fit"))
     for t in transitions:

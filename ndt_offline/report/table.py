@@ -51,9 +51,14 @@ def print_table(console: Console, results: Results, rows: Sequence[Row], metric:
         console.print(Text(printable(line)))
 
 
-def sentences(results: Results, shown: Sequence[Row], targets: Sequence[str]) -> Iterator[str]:
-    """What the whole run shows: counts beside chance, events, couplings beside the clock."""
-    yield from count_sentences(results)
+def sentences(
+    results: Results, shown: Sequence[Row], targets: Sequence[str], rest: str = "see the report"
+) -> Iterator[str]:
+    """What the whole run shows: counts beside chance, events, couplings beside the clock.
+
+    `rest` says where the ones are that are not listed.
+    """
+    yield from count_sentences(results, rest)
     for target in targets:
         clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
         if clocks:
@@ -69,10 +74,10 @@ def sentences(results: Results, shown: Sequence[Row], targets: Sequence[str]) ->
     ]
     yield from said[:LISTED]
     if len(said) > LISTED:
-        yield f"... and {len(said) - LISTED} more couplings: see the report"
+        yield f"... and {len(said) - LISTED} more couplings: {rest}"
 
 
-def count_sentences(results: Results) -> Iterator[str]:
+def count_sentences(results: Results, rest: str) -> Iterator[str]:
     """Transitions of all series beside matched noise, and events."""
     group = results.answer("transitions")
     about = dict(group.attrs) if group is not None else {}
@@ -83,7 +88,7 @@ def count_sentences(results: Results) -> Iterator[str]:
     words += f" at {about['threshold']:g}" if about["threshold"] else ""
     words += f", all metrics: {about['observed']}"
     if about["draws"] and mean == mean:
-        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f})"
+        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
     yield words
     if about["detector"] != "steps":
         return
@@ -95,7 +100,15 @@ def count_sentences(results: Results) -> Iterator[str]:
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
         yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
     if len(events) > LISTED:
-        yield f"... and {len(events) - LISTED} more events: see the report"
+        yield f"... and {len(events) - LISTED} more events: {rest}"
+
+
+def _verdict(about: dict[str, Any], low: float, high: float) -> str:
+    if about["observed"] > high:
+        return "more than noise like these series gives"
+    if about["observed"] < low:
+        return "fewer than noise like these series gives: the count is no evidence of jumps"
+    return "no more than noise like these series gives"
 
 
 def jumps_cell(row: Row) -> str:

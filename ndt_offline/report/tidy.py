@@ -186,12 +186,23 @@ def _events(results: Results) -> Table:
     group = results.answer("events")
     if group is None:
         return {}
-    events, inside = read_table(group, "events"), read_table(group, "members")
-    names = names_table(results)
-    full = [f"{s}/{x}/{m}" for s, x, m in zip(*(names[k] for k in SERIES_KEYS), strict=True)]
-    each = range(len(events["step"]))
-    members = [", ".join(full[s] for s in inside["series"][inside["event"] == n]) for n in each]
-    return {"event": np.array(each, np.int64), **events, "members": np.array(members, object)}
+    events = read_table(group, "events")
+    members: list[dict[str, None]] = [{} for _ in events["step"]]
+    for number, name in event_members(results):
+        members[number]["/".join(name)] = None
+    said = np.array([", ".join(names) for names in members], object)
+    return {"event": np.arange(len(members)), **events, "members": said}
+
+
+def event_members(results: Results) -> list[tuple[int, tuple[str, str, str]]]:
+    """(number of the event, (space, layer, metric)) of every transition in an event."""
+    group = results.answer("events")
+    if group is None:
+        return []
+    inside, names = read_table(group, "members"), names_table(results)
+    full = list(zip(*(names[key].tolist() for key in SERIES_KEYS), strict=True))
+    pairs = zip(inside["event"].tolist(), inside["series"].tolist(), strict=True)
+    return [(event, full[series]) for event, series in pairs]
 
 
 def _couplings(results: Results) -> Table:

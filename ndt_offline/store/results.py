@@ -103,6 +103,11 @@ class Results:
             return np.full(len(self.steps), np.nan)
         return np.asarray(signals[name][:])
 
+    def metric_names(self, space: str) -> list[str]:
+        """The metrics that were derived from this space's spectra."""
+        known = self.root[space]
+        return [name for name in known if known[name].attrs.get("spectra") is not None]
+
     @property
     def signal_names(self) -> list[str]:
         """What `signal` knows: journal scalars, and `probe_` quantities."""

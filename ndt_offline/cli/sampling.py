@@ -1,0 +1,61 @@
+"""`ndt-offline sampling RUN`: what would have been found with fewer checkpoints."""
+
+from __future__ import annotations
+
+import click
+
+EXAMPLE = """
+Examples:
+
+\b
+  ndt-offline sampling ckpts
+  ndt-offline sampling ckpts --metric effective_rank --every 5 --every 50
+"""
+
+
+@click.command("sampling", epilog=EXAMPLE)
+@click.argument("run", type=click.Path())
+@click.option("--metric", default="stable_rank", show_default=True)
+@click.option("--detector", default="steps", show_default=True)
+@click.option("--every", multiple=True, type=int, metavar="N", help="Training steps; repeatable.")
+@click.option("--draws", default=3, show_default=True, help="Matched-noise series per series.")
+@click.option("--seed", default=0, show_default=True)
+def command(
+    run: str, metric: str, detector: str, every: tuple[int, ...], draws: int, seed: int
+) -> int:
+    """Thin the stored series of RUN to longer intervals, at every offset, and count transitions.
+
+    The counts are stored, and the next report of ndt-analyze shows them.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ndt_offline.detect.rates import EVERY
+    from ndt_offline.errors import UsageError
+    from ndt_offline.execute.thinning import put_rates
+    from ndt_offline.report.runs import open_results
+    from ndt_offline.report.tidy import rows_of
+    from ndt_offline.store.schema import consolidate, forget_consolidated
+    from ndt_offline.store.tables import read_table
+
+    results = open_results(run)
+    known = results.metric_names("activations") + results.metric_names("weights")
+    if metric not in known:
+        raise UsageError(f"--metric {metric!r}", remedy="one of " + ", ".join(dict.fromkeys(known)))
+    forget_consolidated(results.path)
+    group = put_rates(results, metric, detector, every or EVERY, draws, seed)
+    consolidate(results.path)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("every", "points", "jumps", "by chance", ""):
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows_of(read_table(group, "rates")):
+        found = f"{row['found']:.1f} \u00b1 {row['spread']:.1f}"
+        chance = "\u2013" if row["matched"] is None else f"{row['matched']:.1f}"
+        table.add_row(str(row["every"]), f"{row['points']:.0f}", found, chance, row["remark"])
+    console = Console(highlight=False)
+    console.print(
+        f"jumps by {detector} in {metric} of every layer, by training steps between samples"
+    )
+    console.print(table)
+    console.print("a count that falls no faster than the one by chance is no sign of missed jumps")
+    return 0
