@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndt_offline.execute.plan import Plan, bad_stamp, make_plan
+from ndt_offline.execute.estimate import check_fits, estimate
+from ndt_offline.execute.lock import locked
+from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.execute.signals import put_signals
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
@@ -83,26 +86,23 @@ def analyze(
 
     run = open_run(path)
     store = Path(out) if out else run.path / "analysis.zarr"
-    key = setup_key(run, parameters)
-    plan = make_plan(run, store, key)
-    if plan.grows or plan.blocks:
-        _replay(run, store, plan, prepare(run, parameters), executor, told)
-    results = Results(store)
-    scalars = put_signals(run, results)
+    with locked(store):
+        plan = make_plan(run, store, setup_key(run, parameters))
+        if not plan.idle:
+            _replay(store, plan, prepare(run, parameters), executor, told)
+        results = Results(store)
+        odd = put_signals(run, results)
+        told("deriving", 0, 0)
+        _derive(store, results, asked)
 
-    from ndt_offline.execute.derive import derive
     from ndt_offline.report.summary import summary_rows
 
-    told("deriving", 0, 0)
-    schema.forget_consolidated(store)
-    derive(results, asked)
-    schema.consolidate(store)
     table = summary_rows(results)
     result = Result(
         run=str(run.path),
         store=store,
         table=table,
-        problems=[*run.problems, *scalars, *_problems(run, results)],
+        problems=[*run.problems, *odd, *_problems(run, results)],
         notes=_notes(run, results),
         replayed=plan.todo,
         report=_report_path(store, named=out is not None) if report else None,
@@ -116,44 +116,49 @@ def analyze(
     return result
 
 
+def _replay(
+    store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
+) -> None:
+    """Bring the store to the run's present rows, and every row to `done`."""
+    job = make_job(setup, store)
+    check_fits(estimate(setup, plan), store)
+    ready_store(job, plan)
+    if not plan.blocks:
+        return
+    from ndt_offline.execute.replay_all import in_process
+
+    count = _Counter(plan.todo, told)
+    with closing((executor or in_process)(job, plan.blocks, count)) as reports:
+        for report in reports:
+            count.failed += len(report.problems)
+
+
+def _derive(store: Path, results: Results, asked: Question) -> None:
+    from threadpoolctl import threadpool_limits
+
+    from ndt_offline.execute.derive import derive
+
+    schema.forget_consolidated(store)
+    with threadpool_limits(limits=1):
+        derive(results, asked)
+    schema.consolidate(store)
+
+
 def _report_path(store: Path, named: bool) -> Path:
     return store.with_suffix(".html") if named else store.with_name("report.html")
 
 
-def _replay(
-    run: Run, store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
-) -> None:
-    """Bring the store to the run's present rows, and every row to `done`."""
-    if plan.create:
-        root = schema.create(store, setup.spaces, len(plan.steps), {"setup": setup.about()})
-    else:
-        schema.forget_consolidated(store)
-        root = schema.open_root(store)
-    if plan.grows:
-        schema.grow(root, plan.steps, plan.unchanged)
-    if plan.blocks:
-        from ndt_offline.execute.replay_all import in_process
-
-        count = _Counter(plan.todo, told)
-        blocks = (executor or in_process)(setup, str(store), plan.blocks, count)
-        with closing(_iterator(blocks)) as reports:
-            for _ in reports:
-                pass
-    root.attrs["bad_stamp"] = bad_stamp(run, Results(store).outcomes)
-
-
-def _iterator(blocks: Any) -> Any:
-    return blocks if hasattr(blocks, "close") else (report for report in blocks)
-
-
 class _Counter:
+    """Rows begun, told on; a block that runs twice counts once."""
+
     def __init__(self, total: int, told: Progress) -> None:
-        self.done, self.total, self.told = 0, total, told
+        self.done, self.failed, self.total, self.told = 0, 0, total, told
         told("replaying", 0, total)
 
     def __call__(self, rows: int) -> None:
-        self.done += rows
-        self.told("replaying", self.done, self.total)
+        self.done = min(self.done + rows, self.total)
+        what = f"replaying, {self.failed} unusable" if self.failed else "replaying"
+        self.told(what, self.done, self.total)
 
 
 def _problems(run: Run, results: Results) -> list[Problem]:

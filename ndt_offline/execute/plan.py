@@ -3,96 +3,126 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ndt_offline.errors import UsageError
-from ndt_offline.run.identity import fingerprint
+from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, row_mark
 from ndt_offline.run.reader import Run
-from ndt_offline.store.results import Results
-from ndt_offline.store.schema import OUTCOME, block_length
-
-if TYPE_CHECKING:
-    from ndt_offline.replay.block import Block
-
-SEGMENT = 32  # a checkpoint builds on at most this many before it
+from ndt_offline.store.growth import same_rows, stepped
+from ndt_offline.store.results import SPACES, Results
+from ndt_offline.store.schema import OUTCOME, SCHEMA_VERSION, STATUS, block_length
 
 
 @dataclass(frozen=True)
 class Plan:
     """Rows of the store for a run, and the blocks still to replay."""
 
-    create: bool  # there is no store for this replay yet
+    create: bool  # there is no store yet
+    changed: bool  # the store holds another replay: other layers, shapes or probe
+    grows: bool  # rows are to be added, superseded or dropped
     steps: np.ndarray
-    unchanged: int  # rows at the front whose steps are as they were
-    old_rows: int
+    unchanged: int  # rows at the front that stand where they are
+    length: int  # rows per block
     blocks: tuple[Block, ...]
+    lost: tuple[int, ...] = ()  # rows that are marked as done, but whose values are gone
 
     @property
     def todo(self) -> int:
         return sum(len(block.todo) for block in self.blocks)
 
     @property
-    def grows(self) -> bool:
-        return self.create or self.old_rows != len(self.steps) or self.unchanged < self.old_rows
+    def done(self) -> int:
+        return len(self.steps) - self.todo
+
+    @property
+    def idle(self) -> bool:
+        """The store is as it should be: nothing to prepare and nothing to replay."""
+        return not (self.create or self.changed or self.grows or self.blocks)
 
 
 def make_plan(run: Run, store: Path, key: int) -> Plan:
     """Compare a run with its store. Loads no torch and reads no checkpoint."""
     steps = np.array(run.steps, np.int64)
-    results = _existing(store, key)
+    results = _existing(store)
     if results is None:
         length = block_length(len(steps))
-        return Plan(True, steps, 0, 0, _blocks(run, np.zeros(len(steps), bool), length))
-    old = results.steps
-    common = min(len(old), len(steps))
-    unchanged = sum(1 for _ in takewhile(bool, old[:common] == steps[:common]))
-    done = np.zeros(len(steps), bool)
-    done[:unchanged] = _done(run, results, key, unchanged)
-    blocks = _blocks(run, done, int(results.attrs["block"]))
-    return Plan(False, steps, unchanged, len(old), blocks)
+        blocks = _blocks(run, np.zeros(len(steps), bool), length)
+        return Plan(True, True, True, steps, 0, length, blocks)
+    changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
+    unchanged = _unchanged(results, steps)
+    grows = not (np.array_equal(results.steps, steps) and same_rows(results.root, len(steps)))
+    done, there = np.zeros(len(steps), bool), np.ones(unchanged, bool)
+    length = int(results.attrs["block"])
+    if not changed:
+        there = _there(results, unchanged, length)
+        done[:unchanged] = _done(run, results, key, unchanged) & there
+    lost = tuple(np.flatnonzero(~there).tolist())
+    blocks = _blocks(run, done, length)
+    return Plan(False, changed, grows, steps, unchanged, length, blocks, lost)
 
 
-def bad_stamp(run: Run, outcomes: np.ndarray) -> str:
-    """Identity of the files behind rows that could not be used: when it changes, try again."""
-    rows = np.flatnonzero(outcomes > OUTCOME["ok"])
-    return f"{fingerprint([(run.entries[i].step, run.entries[i].stamp()) for i in rows]):016x}"
-
-
-def _existing(store: Path, key: int) -> Results | None:
-    if not store.exists():
+def _existing(store: Path) -> Results | None:
+    """The store, or None where there is none, or one that was never finished."""
+    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return None
+    foreign = UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
     if not (store / "zarr.json").is_file():
-        raise UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
+        raise foreign
     results = Results(store)
-    if "schema" not in results.attrs:
-        raise UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
-    return results if results.attrs.get("setup", {}).get("key") == f"{key:016x}" else None
+    version = results.attrs.get("schema")
+    if version is None:
+        raise foreign
+    return results if version == SCHEMA_VERSION and "setup" in results.attrs else None
+
+
+def _unchanged(results: Results, steps: np.ndarray) -> int:
+    """Rows at the front that have the same step as before and a place in every array."""
+    old = results.steps
+    common = min(len(old), len(steps), *(array.shape[0] for _, array in stepped(results.root)))
+    differs = np.flatnonzero(old[:common] != steps[:common])
+    return int(differs[0]) if len(differs) else common
 
 
 def _done(run: Run, results: Results, key: int, rows: int) -> np.ndarray:
-    from ndt_offline.replay.mark import row_fingerprint
-
-    expected = [row_fingerprint(key, entry) for entry in run.entries[:rows]]
-    done = results.fingerprints[:rows] == np.array(expected, np.uint64)
+    """Rows whose mark says that they are done: [rows]."""
     outcomes = results.outcomes[:rows]
-    if results.attrs.get("bad_stamp") != bad_stamp(run, outcomes):
-        done &= outcomes <= OUTCOME["ok"]
+    bad = outcomes > OUTCOME["ok"]
+    expected = np.array([row_mark(key, entry) for entry in run.entries[:rows]], np.uint64)
+    for row in np.flatnonzero(bad).tolist():
+        expected[row] = bad_mark(key, run.entries[max(0, row - SEGMENT) : row + 1])
+    done: np.ndarray = results.fingerprints[:rows] == expected
     return done
 
 
-def _blocks(run: Run, done: np.ndarray, length: int) -> tuple[Block, ...]:
-    from ndt_offline.replay.mark import Block
+def _there(results: Results, rows: int, length: int) -> np.ndarray:
+    """Whether the values of rows that are marked as measured are in the store: [rows].
 
+    A chunk that was lost reads as its fill value, without an error.
+    """
+    marked = (results.fingerprints[:rows] != 0) & (results.outcomes[:rows] == OUTCOME["ok"])
+    there = np.ones(rows, bool)
+    for space in SPACES:
+        status = np.asarray(results.root[f"{space}/status"][:rows])
+        there &= (status != STATUS["not_computed"]).all(axis=1)
+        spectra = results.root[f"{space}/singular_values"]
+        folder, wide = results.path / space / "singular_values" / "c", spectra.chunks[1]
+        finite = status == STATUS["ok"]
+        for start in range(0, rows, length):
+            for first in range(0, status.shape[1], wide):
+                chunk = folder / str(start // length) / str(first // wide) / "0"
+                part = finite[start : start + length, first : first + wide]
+                if part.any() and not chunk.exists():
+                    there[start : start + length] &= ~part.any(axis=1)
+    return there | ~marked
+
+
+def _blocks(run: Run, done: np.ndarray, length: int) -> tuple[Block, ...]:
     blocks = []
     for start in range(0, len(done), length):
         stop = min(start + length, len(done))
-        todo = tuple(int(row) for row in start + np.flatnonzero(~done[start:stop]))
+        todo = (start + np.flatnonzero(~done[start:stop])).tolist()
         if todo:
-            entries = tuple(run.entries[start:stop])
-            before = tuple(run.entries[max(0, start - SEGMENT) : start])
-            blocks.append(Block(start, stop, entries, before, todo))
+            blocks.append(Block.of(run.entries, start, stop, todo))
     return tuple(blocks)

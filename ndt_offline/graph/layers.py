@@ -174,9 +174,8 @@ def _specific(candidate: Candidate) -> tuple[bool, int]:
 def _left_out(flow: Flow) -> Skipped:
     """Modules whose output the exported graph could not hold; notes are only words."""
     noted = flow.document.notes.get("left_out", {})
-    return (
-        [(str(k)[:500], str(v)[:500]) for k, v in noted.items()] if isinstance(noted, dict) else []
-    )
+    items = noted.items() if isinstance(noted, dict) else ()
+    return [(str(name)[:500], str(reason)[:500]) for name, reason in items]
 
 
 def _any(name: str, patterns: Iterable[str]) -> bool:

@@ -138,7 +138,8 @@ def _marks(model: torch.nn.Module) -> Iterator[None]:
     operator = mark_operator()
     handles = []
     for path, module in model.named_modules():
-        handles.append(module.register_forward_hook(_marker(operator, path)))
+        if path:
+            handles.append(module.register_forward_hook(_marker(operator, path)))
     try:
         yield
     finally:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import atexit
-import platform
-import warnings
+import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import nn
 
-import ndt_offline
 from ndt_offline.errors import UsageError
-from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.graph.models import refuse_sharded, unwrap
-from ndt_offline.record.snapshot import Snapshot
-from ndt_offline.record.writer import Writer, open_attempt
-from ndt_offline.run import durable
-from ndt_offline.run.probe import Probe, make_probe, probe_bytes
-
-LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
+from ndt_offline.record import opening
+from ndt_offline.record.attempts import history, is_first_rank, open_attempt, open_run_folder
+from ndt_offline.record.delivery import Delivery
+from ndt_offline.record.policy import Policy
+from ndt_offline.record.scalars import Scalars, gradient_norm
+from ndt_offline.record.summary import Summary
+from ndt_offline.run.grid import digits_of
+from ndt_offline.run.probe import make_probe
 
 
 class Recorder:
@@ -39,13 +39,19 @@ class Recorder:
     probe: a fixed batch `(x, y)`; x is a tensor, a tuple or a dictionary of tensors.
     loss: how outputs and y give the probe's loss: cross_entropy, nll, mse, l1, bce_with_logits,
         none.
-    every: updates between checkpoints.
+    every: updates between checkpoints; dense: every update up to this step.
     start_step: updates done before; the state at that step is written at once.
     val_probe: a second batch, from validation data.
     output: name or index of the model's output that the loss takes.
+    precision: None is lossless; "q10", "q12", "q14" keep that many binary digits of a tensor's
+        rms, with the largest error and a bound of its spectral norm beside the data.
+    last: `close` writes the state it finds, whatever the step.
     on_error: "warn" (training never sees an error from recording) or "raise".
 
-    Mistakes in the arguments raise UsageError at construction; faults later do not.
+    In the loop the weights are copied into shared memory; a process of low priority does the rest.
+    Where `RANK` or torch.distributed says that this is not rank 0, and in forked copies of the
+    process, nothing is recorded. Mistakes in the arguments raise UsageError at construction;
+    faults of disks and models do not.
     """
 
     def __init__(
@@ -56,43 +62,55 @@ class Recorder:
         probe: Any = None,
         loss: str | Callable[..., Any] = "cross_entropy",
         every: int = 5,
+        dense: int = 0,
         start_step: int = 0,
         val_probe: Any = None,
         output: str | int | None = None,
+        precision: str | None = None,
+        last: bool = False,
         on_error: str = "warn",
+        thread: bool = False,
     ) -> None:
-        if every < 1 or start_step < 0:
-            raise UsageError(f"every={every}, start_step={start_step}: expected >= 1 and >= 0")
-        if on_error not in ("warn", "raise"):
-            raise UsageError(f"on_error={on_error!r}: expected 'warn' or 'raise'")
-        self.path, self.every, self.on_error = Path(path), every, on_error
-        self.failures: list[str] = []
-        self._step = start_step
-        self._closed = False
+        if every < 1 or start_step < 0 or dense < 0:
+            told = f"every={every}, start_step={start_step}, dense={dense}"
+            raise UsageError(f"{told}: expected every >= 1, the others >= 0")
+        digits_of(precision)
+        self.path, self.every, self.dense = Path(path), every, dense
+        self.policy = Policy(on_error)
+        self.step, self.seconds, self._last, self._recorded = start_step, 0.0, last, -1
+        self._delivery: Delivery | None = None
         self._model = unwrap(model)
+        self._process = os.getpid()
+        if not is_first_rank():
+            return
         refuse_sharded(self._model)
-        self._snapshot = Snapshot(self._model)
-        loss = self._loss_name(loss)
+        loss = opening.loss_name(loss, self._advise)
         first = None if probe is None else make_probe(probe)
         second = None if val_probe is None else make_probe(val_probe)
-        graph = self._export(first, output)
-        about = {
-            "start_step": start_step,
-            "every": every,
-            "loss": loss,
-            "graph": graph.fingerprint if graph else None,
-            "difference": graph.difference if graph else None,
-            "versions": {
-                "ndt_offline": ndt_offline.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        self._check_same(first, second, graph)
-        self._writer = Writer(self.path, open_attempt(self.path, about))
-        self._keep(first, second, graph)
-        atexit.register(self.close)
-        self._record({})
+        graph = opening.export(self._model, first, output, self._advise)
+        try:
+            self._lock = open_run_folder(self.path)
+            try:
+                opening.keep(self.path, first, second, graph)
+                for note in history(self.path, start_step):
+                    print(f"ndt-offline: {self.path}: {note}", file=sys.stderr)
+                about = opening.about(start_step, every, loss, precision, graph)
+                attempt = open_attempt(self.path, about)
+                self._delivery = Delivery(attempt, self._model, precision, self.policy, thread)
+            except BaseException:
+                self._lock.drop()
+                raise
+        except OSError as error:
+            self.policy.failed(
+                f"nothing is recorded: {error.strerror or error}: {self.path}",
+                "record into a directory that can be written",
+            )
+            if self.policy.raises:
+                raise
+            return
+        atexit.register(self._at_exit)
+        self._record(Scalars({}), False)
+        self._delivery.await_writer()
 
     def __call__(
         self, *, loss: Any = None, grad_norm: Any = None, step: int | None = None, **scalars: Any
@@ -104,32 +122,33 @@ class Recorder:
         step: updates done so far, where the loop counts itself; it must increase.
         Further keywords (`lr=...`) go into the journal.
         """
-        if step is not None and step <= self._step:
-            self._warn(
-                f"step {step} after step {self._step} was ignored: steps must increase",
+        if self._delivery is None or os.getpid() != self._process:
+            return
+        if step is not None and step <= self.step:
+            self.policy.warn(
+                "order",
+                f"step {step} after step {self.step} was ignored: steps must increase",
                 "count updates over all epochs, or leave step= out",
             )
             return
-        self._step = self._step + 1 if step is None else step
-        if self._closed or self._step % self.every:
+        self.step = self.step + 1 if step is None else step
+        self._delivery.collect()
+        if self.step % self.every and self.step > self.dense:
             return
-        given = grad_norm is not None
-        norm = grad_norm if given else self._gradient_norm()
-        self._record(
-            {
-                "loss": _number(loss),
-                "grad_norm": _number(norm),
-                "grad_norm_from": "given" if given else "measured",
-                "scalars": {name: _number(value) for name, value in scalars.items()},
-            }
-        )
+        started = time.perf_counter()
+        norm = gradient_norm(self._model) if grad_norm is None else grad_norm
+        named = {"loss": loss, "grad_norm": norm, **scalars}
+        self._record(Scalars(named), grad_norm is not None)
+        self.seconds += time.perf_counter() - started
+
+    def summary(self) -> Summary:
+        """What was recorded, raw, dropped; bytes, ratio, seconds spent in the loop."""
+        counts = self._delivery.counts() if self._delivery else {}
+        return Summary.of(counts, self.policy.count, self.seconds)
 
     def close(self) -> None:
-        """Finish the run; called at interpreter exit too."""
-        if not self._closed:
-            self._closed = True
-            atexit.unregister(self.close)
-            self._guard(self._writer.close)
+        """Finish the run: wait for the writer, say what was recorded. Called at exit too."""
+        self._close(self._last)
 
     def __enter__(self) -> Recorder:
         return self
@@ -140,74 +159,26 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._close(self._last and kind is None)
 
-    def _record(self, scalars: dict[str, Any]) -> None:
-        def write() -> None:
-            layout, vectors = self._snapshot.take()
-            self._writer.write(self._step, layout, vectors, scalars)
+    def _at_exit(self) -> None:
+        self._close(False)  # after an error the weights may be those of half an update
 
-        self._guard(write)
+    def _close(self, last: bool) -> None:
+        delivery = self._delivery
+        if delivery is None or os.getpid() != self._process or delivery.closed:
+            return
+        atexit.unregister(self._at_exit)
+        if last and self._recorded != self.step:
+            self._record(Scalars({}), False)
+        self.policy.guard(lambda: delivery.close(self.seconds), "closing the recording")
+        self._lock.drop()
+        print(f"ndt-offline: {self.path}: {self.summary()}", file=sys.stderr)
 
-    def _guard(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except Exception as error:
-            self.failures.append(f"step {self._step}: {error}")
-            if self.on_error == "raise":
-                raise
-            self._warn(f"step {self._step} was not recorded: {error}", "free space, then go on")
+    def _record(self, scalars: Scalars, given_norm: bool) -> None:
+        assert self._delivery is not None
+        self._recorded = self.step
+        self._delivery.take(self.step, scalars, given_norm)
 
-    def _warn(self, what: str, remedy: str) -> None:
-        # Python shows a warning once per text and place; the steps differ, so we count ourselves.
-        if not getattr(self, "_warned", False):
-            self._warned = True
-            warnings.warn(f"ndt-offline: {what}; {remedy}", RuntimeWarning, stacklevel=4)
-
-    def _loss_name(self, loss: str | Callable[..., Any]) -> str:
-        if callable(loss):
-            self._warn("a callable loss cannot be replayed; recorded as 'none'", f"use {LOSSES}")
-            return "none"
-        if loss not in LOSSES:
-            raise UsageError(f"loss={loss!r}: expected one of {', '.join(LOSSES)}")
-        return loss
-
-    def _export(self, probe: Probe | None, output: str | int | None) -> Graph | None:
-        if probe is None:
-            self._warn("no probe: only weights can be analysed", "pass probe=(x, y)")
-            return None
-        try:
-            return export_graph(self._model, probe.inputs, output=output)
-        except Exception as error:
-            self._warn(
-                f"the model cannot be exported, so its forward graph is not recorded: {error}",
-                "analyse with: ndt-analyze RUN --model package.module:factory",
-            )
-            return None
-
-    def _check_same(self, probe: Probe | None, second: Probe | None, graph: Graph | None) -> None:
-        """A run has one probe and one graph: another one is another run."""
-        remedy = "record into another directory, or pass the same model and probe"
-        kept = self.path / "probe.safetensors"
-        if probe and kept.exists() and kept.read_bytes() != probe_bytes(probe, second):
-            raise UsageError("the run was recorded with another probe", path=kept, remedy=remedy)
-        kept = self.path / "graph.json"
-        if graph and kept.exists() and load_graph(self.path).fingerprint != graph.fingerprint:
-            raise UsageError("the run was recorded with another model", path=kept, remedy=remedy)
-
-    def _keep(self, probe: Probe | None, second: Probe | None, graph: Graph | None) -> None:
-        kept = self.path / "probe.safetensors"
-        if probe and not kept.exists():
-            durable.write(kept, [probe_bytes(probe, second)])
-        if graph and not (self.path / "graph.json").exists():
-            graph.save(self.path)
-
-    def _gradient_norm(self) -> torch.Tensor | None:
-        grads = [p.grad for p in self._model.parameters() if p.grad is not None]
-        return nn.utils.get_total_norm(grads) if grads else None
-
-
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+    def _advise(self, what: str, remedy: str) -> None:
+        self.policy.warn(what, what, remedy)

@@ -7,80 +7,117 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ndt_offline.errors import UsageError
-from ndt_offline.run import checkpoint, durable, journal
+from ndt_offline.errors import NdtError
+from ndt_offline.record import rawfile
+from ndt_offline.record.segment import Segment, on_grid
+from ndt_offline.record.syncer import Syncer
+from ndt_offline.run import checkpoint, grid, journal
+from ndt_offline.run.checkpoint import Written
 from ndt_offline.run.layout import Layout, Vectors
-from ndt_offline.run.reader import FORMAT_VERSION
 
 
 class Writer:
     """The only writer of one attempt's checkpoints and journal."""
 
-    def __init__(self, run: Path, attempt: Path) -> None:
-        self.run, self.attempt = run, attempt
-        self.stored_bytes = self.raw_bytes = self.written = 0
-        self._layouts: set[str] = set()
+    def __init__(
+        self,
+        attempt: Path,
+        precision: str | None = None,
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self.attempt = attempt
+        self.counts = dict.fromkeys(("recorded", "raw", "dropped", "stored_bytes", "bytes"), 0)
+        self._digits = grid.digits_of(precision)
+        self._segment = Segment(-1, "")
+        self._journal = attempt / "journal.jsonl"
+        self._syncer = Syncer(self._journal, failed)
+        # A writer that was restarted goes on where the one before it stopped.
+        self._done = {record.get("step"): record for record in journal.read(self._journal).records}
+        for record in self._done.values():
+            self._count(str(record.get("kind")), int(record.get("size") or 0), 0)
 
     def write(
-        self, step: int, layout: Layout, vectors: Vectors, scalars: Mapping[str, Any]
+        self, number: int, step: int, layout: Layout, vectors: Vectors, scalars: Mapping[str, Any]
     ) -> None:
-        """Store one checkpoint durably."""
-        self._keep_layout(layout)
-        done = checkpoint.write_encoded(self.attempt, step, layout, vectors)
-        record = {
-            "kind": "checkpoint",
-            "step": step,
-            "file": done.file,
-            "size": done.size,
-            "file_crc": done.file_crc,
-            "content": done.content,
-            **scalars,
-            "time": round(time.time(), 3),
-        }
-        journal.append(self.attempt / "journal.jsonl", record)
-        self.written += 1
-        self.stored_bytes += done.size
-        self.raw_bytes += layout.nbytes
-
-    def close(self) -> None:
-        record = {"kind": "close", "written": self.written, "time": round(time.time(), 3)}
-        journal.append(self.attempt / "journal.jsonl", record)
-
-    def _keep_layout(self, layout: Layout) -> None:
-        if layout.key in self._layouts:
+        """Store one checkpoint; number: how many of the attempt came before it, stored or not."""
+        if step in self._done:
             return
-        path = self.run / "layouts" / f"{layout.key}.json"
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            durable.write(path, [layout.to_json().encode()])
-        self._layouts.add(layout.key)
+        segment = self._segment
+        if not segment.holds(number, layout):
+            self._syncer.flush()
+            segment = Segment(number, layout.key)
+        exact, extra = vectors, dict(scalars)
+        meta: dict[str, str] = {}
+        if self._digits is None:
+            vectors = {dtype: vector.copy() for dtype, vector in vectors.items()}
+        else:
+            segment, vectors = on_grid(segment, number, layout, vectors, self._digits)
+            meta, told = _errors(layout, exact, vectors)
+            extra.update(told)
+        meta |= {"segment": str(segment.first), "index": str(number - segment.first)}
+        coded = (segment.before, meta, segment.grid)
+        done = checkpoint.write_encoded(self.attempt, step, layout, vectors, *coded, sync=False)
+        self._append("checkpoint", step, done, extra)
+        self._count("checkpoint", done.size, layout.nbytes)
+        self._segment = segment.after(step, vectors)
+
+    def adopt_raw(self, layout_of: Callable[[str], Layout]) -> None:
+        """Journal every raw file that has no line yet; one that is damaged counts as dropped."""
+        for path in rawfile.listed(self.attempt):
+            step = rawfile.step_of(path)
+            if step is None or step in self._done:
+                continue
+            try:
+                done, scalars, size = rawfile.read(path, layout_of)
+            except NdtError as error:
+                self.drop(step, {"reason": error.what})
+                continue
+            self._append("raw", step, done, scalars)
+            self._count("raw", done.size, size)
+
+    def drop(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Say that the weights of a step were not stored."""
+        if step not in self._done:
+            self._line({"kind": "dropped", "step": step, **scalars})
+            self._count("dropped", 0, 0)
+
+    def close(self, said: Mapping[str, Any] | None = None) -> None:
+        """Everything durable, then the line that says so; None: another writer goes on."""
+        self._syncer.flush()
+        if said is not None:
+            self._line({"kind": "close", **self.counts, **said})
+            self._syncer.add(self._journal)
+        self._syncer.close()
+
+    def _append(self, kind: str, step: int, done: Written, scalars: Mapping[str, Any]) -> None:
+        what = {"file": done.file, "size": done.size, "file_crc": done.file_crc}
+        self._line({"kind": kind, "step": step, **what, "content": done.content, **scalars})
+        self._syncer.add(self.attempt / done.file)
+
+    def _line(self, record: dict[str, Any]) -> None:
+        record = {**record, "time": round(time.time(), 3)}
+        journal.append(self._journal, record, sync=False)
+        self._done[record.get("step")] = record
+
+    def _count(self, kind: str, stored: int, plain: int) -> None:
+        name = "recorded" if kind == "checkpoint" else kind
+        if name in self.counts:
+            self.counts[name] += 1
+            self.counts["stored_bytes"] += stored
+            self.counts["bytes"] += plain
 
 
-def open_attempt(run: Path, about: Mapping[str, Any]) -> Path:
-    """Make the next attempt's folder; an exclusive mkdir decides between two that start at once."""
-    run.mkdir(parents=True, exist_ok=True)
-    if not (run / "run.json").exists():
-        if any(run.glob("*.safetensors")):
-            raise UsageError(
-                "holds other safetensors files", path=run, remedy="record into an empty directory"
-            )
-        text = json.dumps({"format": FORMAT_VERSION, "run": f"{time.time_ns():x}"}) + "\n"
-        durable.write(run / "run.json", [text.encode()])
-    folder = run / "attempts"
-    folder.mkdir(exist_ok=True)
-    number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
-    while True:
-        attempt = folder / f"{number:04d}"
-        try:
-            attempt.mkdir()
-            break
-        except FileExistsError:
-            number += 1
-    (attempt / "checkpoints").mkdir()
-    text = json.dumps({"attempt": number, **about}, indent=1) + "\n"
-    durable.write(attempt / "attempt.json", [text.encode()])
-    return attempt
+def _errors(
+    layout: Layout, exact: Vectors, coarse: Vectors
+) -> tuple[dict[str, str], dict[str, float]]:
+    """What rounding did: per tensor for the file, the worst for the journal."""
+    bounds = grid.bounds(layout, exact, coarse)
+    told = {
+        "error_max": max((b.absolute for b in bounds.values()), default=0.0),
+        "error_spectral": max((b.spectral for b in bounds.values()), default=0.0),
+    }
+    return {"bounds": json.dumps({n: [b.absolute, b.spectral] for n, b in bounds.items()})}, told

@@ -42,13 +42,11 @@ def beyond_columns(x: Floats, y: Floats) -> Columns:
     Gaps are filled by straight lines when they are at most a tenth of the span; otherwise, and
     with fewer than 100 samples, the pair stays NaN. Lags are in grid points.
     """
-    empty = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
-    columns, filled = empty, fill(y)
+    columns: Columns = {name: np.full((len(x), len(y)), np.nan) for name in BEYOND}
+    filled = fill(y)
     for rows in _chunks(x):
-        part = {name: column[rows] for name, column in columns.items()}
-        by_block(fill(x[rows]), filled, part, SHORTEST, _beyond_block)
-        for name, column in part.items():
-            columns[name][rows] = column
+        views = {name: column[rows] for name, column in columns.items()}
+        by_block(fill(x[rows]), filled, views, SHORTEST, _beyond_block)
     enough = filled_enough(x, y)
     return {name: np.where(enough, column, np.nan) for name, column in columns.items()}
 

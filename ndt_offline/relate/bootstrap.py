@@ -17,6 +17,8 @@ from ndt_offline.relate.noise import (
 from ndt_offline.relate.ranks import Floats
 
 MOST = 3
+# Draws are worked through a few at a time: what stays in the cache is not allocated anew.
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,30 @@ def draw_noise(fitted: Fitted, white: Draws) -> Noise:
     A curve follows some of the noise, so what it leaves looks less persistent than the noise was.
     The loss is found by doing it again: simulate from the curve and the estimate, refit both.
     """
-    bins, fullest = fitted.search.bins, fitted.curves[-1]
-    noise = simulate(fitted.noise, white, len(bins.t)) * fitted.scale
-    rows = fullest.at(bins.t) + noise
-    refit = fit_curves(fitted.search, bins.mean(rows), MOST)
-    again = _leftover(rows, refit, fitted.search, fitted.scale)
-    bend = np.arctanh(again.reflection) - np.arctanh(fitted.noise.reflection)
-    stretch = np.log(again.deviation / fitted.noise.deviation)
+    parts = [_noise_again(fitted, white[i : i + FEW]) for i in range(0, len(white), FEW)]
+    reflection = np.concatenate([part.reflection for part in parts])
+    deviation = np.concatenate([part.deviation for part in parts])
+    bend = np.arctanh(reflection) - np.arctanh(fitted.noise.reflection)
+    stretch = np.log(deviation / fitted.noise.deviation)
     # corrected = estimate - mean bias; a draw adds its own deviation from the mean.
     return fitted.noise.moved(bend - 2 * bend.mean(axis=0), stretch - 2 * stretch.mean())
 
 
+def _noise_again(fitted: Fitted, white: Draws) -> Noise:
+    """The noise fitted to what a few draws leave around the curves refitted to them."""
+    bins = fitted.search.bins
+    noise = simulate(fitted.noise, white, len(bins.t)) * fitted.scale
+    rows = fitted.curves[-1].at(bins.t) + noise
+    refit = fit_curves(fitted.search, bins.mean(rows), MOST)
+    return _leftover(rows, refit, fitted.search, fitted.scale)
+
+
 def binned_noise(fitted: Fitted, noise: Noise, white: Draws) -> Floats:
     """Bin means [D, B] of one simulated noise per draw."""
-    bins = fitted.search.bins
-    return bins.mean(simulate(noise, white, len(bins.t)) * fitted.scale)
+    bins, n = fitted.search.bins, len(fitted.search.bins.t)
+    few = [slice(i, i + FEW) for i in range(0, len(white), FEW)]
+    drawn = (simulate(noise.rows(part), white[part], n) * fitted.scale for part in few)
+    return np.concatenate([bins.mean(rows) for rows in drawn])
 
 
 def refits(fitted: Fitted, phases: int, noise: Floats, upto: int) -> tuple[Curves, ...]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ndt_offline.relate.bins import FINE, SHORTEST, Bins
 from ndt_offline.relate.ranks import Floats
 
+Weights = tuple[Floats, Floats, Floats]
+FEW = 8
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -103,14 +106,19 @@ def _one_break(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats,
 
 def _two_breaks(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
     i, j = search.pairs
-    best = np.argmax(_pair_gain(search.gram, cross, i[None], j[None]), axis=1)
+    best = _best_pairs(search, cross)
     near = np.arange(1 - FINE, FINE)
     last, apart = len(search.bins.places) - 1, SHORTEST * FINE
     first = np.clip(i[best][:, None] + np.repeat(near, len(near)), 0, last)
     second = np.clip(j[best][:, None] + np.tile(near, len(near)), 0, last)
-    gain = _pair_gain(search.gram, cross, first, second)
-    gain = np.where(second - first >= apart, gain, -np.inf)
-    rows, best = np.arange(len(cross)), np.argmax(gain, axis=1)
+    rows = np.arange(len(cross))
+    pick = rows[:, None]
+    # Clipped to one place, or too close, a pair is no curve of three phases.
+    apart_enough = second - first >= apart
+    second = np.where(apart_enough, second, j[best][:, None])
+    first = np.where(apart_enough, first, i[best][:, None])
+    gain = _gain(_weights(search.gram, first, second), cross[pick, first], cross[pick, second])
+    best = np.argmax(gain, axis=1)
     i, j = first[rows, best], second[rows, best]
     a, b, c = search.gram[i, i], search.gram[i, j], search.gram[j, j]
     x, y = cross[rows, i], cross[rows, j]
@@ -118,13 +126,29 @@ def _two_breaks(search: Search, cross: Floats) -> tuple[NDArray[np.intp], Floats
     return np.stack([i, j], axis=1), bends, gain[rows, best]
 
 
-def _pair_gain(gram: Floats, cross: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
-    """Drop of the residual sum of squares for hinges i and j together: [D, pairs]."""
+def _best_pairs(search: Search, cross: Floats) -> NDArray[np.intp]:
+    """Place in `search.pairs` of the best pair of edges for each row of `cross` [D, F]: [D]."""
+    i, j = search.pairs
+    weights = _weights(search.gram, i, j)
+    best = np.empty(len(cross), dtype=np.intp)
+    # A few rows at a time stay in the cache; all of them at once cost more to allocate than to use.
+    for start in range(0, len(cross), FEW):
+        few = cross[start : start + FEW]
+        best[start : start + FEW] = np.argmax(_gain(weights, few[:, i], few[:, j]), axis=1)
+    return best
+
+
+def _weights(gram: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Weights:
     a, b, c = gram[i, i], gram[i, j], gram[j, j]
-    rows = np.arange(len(cross))[:, None]
-    if i.shape[0] == 1:
-        x, y = cross[:, i[0]], cross[:, j[0]]
-    else:
-        x, y = cross[rows, i], cross[rows, j]
     scale = 1 / (a * c - b * b)
-    return (c * scale) * x**2 - (2 * b * scale) * (x * y) + (a * scale) * y**2
+    return c * scale, 2 * b * scale, a * scale
+
+
+def _gain(weights: Weights, x: Floats, y: Floats) -> Floats:
+    """Drop of the residual sum of squares for two hinges together, from their products x, y."""
+    first, both, second = weights
+    gain = first * x
+    gain -= both * y
+    gain *= x
+    gain += second * y * y
+    return gain

@@ -28,6 +28,10 @@ class Noise:
     reflection: Floats
     deviation: Floats
 
+    def rows(self, part: slice) -> Noise:
+        """Some of the processes."""
+        return Noise(self.reflection[part], self.deviation[part])
+
     def moved(self, bend: Floats, stretch: Floats) -> Noise:
         """With artanh of the reflections shifted by `bend`, log of the deviation by `stretch`."""
         turned = np.tanh(np.arctanh(self.reflection) + bend)

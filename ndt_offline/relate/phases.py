@@ -50,7 +50,7 @@ def fit_phases(
     steps: ArrayLike | None = None,
     *,
     phases: int | None = None,
-    draws: int = 99,
+    draws: int = 199,
     level: float = 0.9,
     seed: int = 0,
 ) -> list[PhaseFit]:

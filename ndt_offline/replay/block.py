@@ -1,94 +1,134 @@
-"""One task: a block of rows replayed and written to the store, the fingerprints last.
+"""One task: a block of rows replayed and written to the store, the marks last.
 
 A block is one chunk along `step`. Rows already done are read back and written again with the
-rest, so that a chunk is always written whole; the record that a row is done is written after
-everything it speaks of.
+rest, so that a chunk is always written whole; the mark that a row is done is written after
+everything it speaks of. A task that is run twice finds its marks and computes nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from ndt_offline.errors import DamagedError, NdtError
+from ndt_offline.replay.chunk import Chunk
 from ndt_offline.replay.forward import Replayer, Row
-from ndt_offline.replay.mark import Block, BlockReport, row_fingerprint
+from ndt_offline.replay.job import Job
+from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
-from ndt_offline.run.attempt import Entry
-from ndt_offline.run.reader import Decoder, open_run
-from ndt_offline.store.schema import OUTCOME, open_root
+from ndt_offline.run.reader import Decoder, Run
+from ndt_offline.store.schema import OUTCOME, Space
+
+Starting = Callable[[int], None]  # told the row before it is begun, and -1 at the end
+Needs = frozenset[str]  # spaces to measure
 
 
 class BlockRunner:
     """Replays blocks of one run into one store; kept by a process for all its blocks."""
 
-    def __init__(self, setup: Setup, store: str) -> None:
-        self._setup = setup
-        self._replayer = Replayer(open_run(setup.run), setup)
-        self._store = Path(store)
+    def __init__(self, job: Job) -> None:
+        self._job, self._setup = job, job.setup
+        self._run = Run(Path(self._setup.run), [], [])
+        self._replayer = cache(lambda needs: Replayer(self._run, _only(self._setup, needs)))
 
-    def __call__(self, block: Block, told: Callable[[int], None] | None = None) -> BlockReport:
+    def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
-        arrays = _Arrays(self._store, self._setup, block)
-        decoder = Decoder(Path(self._setup.run), (*block.before, *block.entries))
+        chunk = Chunk(self._job, block)
+        decoder = Decoder(self._run.path, (*block.before, *block.entries))
+        given_up = dict(block.given_up)
         problems = []
         for row in block.todo:
-            entry = block.entries[row - block.start]
-            outcome, result = self._one(decoder, entry)
-            arrays.put(row - block.start, row_fingerprint(self._setup.key, entry), outcome, result)
+            if self._stands(chunk, block, row):
+                continue
+            needs = self._needs(chunk, block, row)
+            if row in given_up:
+                needs, outcome, result = chunk.spaces, "failed", self._none(given_up[row])
+            elif not needs:
+                outcome, result = "ok", self._none("")
+            else:
+                starting(row)
+                outcome, result = self._one(decoder, block, row, needs)
+            self._put(chunk, block, row, needs, outcome, result)
             if result.problem:
-                problems.append((entry.step, result.problem))
-            if told:
-                told(1)
-        arrays.write()
+                problems.append((block.entries[row - block.start].step, result.problem))
+        starting(-1)
+        chunk.write()
         seconds = time.perf_counter() - started
-        return BlockReport(block.start, len(block.todo), seconds, tuple(problems))
+        return BlockReport(block.start, len(block.todo), seconds, tuple(problems), _peak())
 
-    def _one(self, decoder: Decoder, entry: Entry) -> tuple[str, Row]:
+    def measure(self, block: Block, rows: int) -> float:
+        """Seconds per row of the first rows, nothing written: what a plan can be made with."""
+        decoder = Decoder(self._run.path, (*block.before, *block.entries))
+        replayer = self._replayer(frozenset(self._job.keys))
+        started = time.perf_counter()
+        tried = block.todo[:rows]
+        for row in tried:
+            try:
+                replayer.measure(decoder.read(block.entries[row - block.start]))
+            except NdtError:
+                continue
+        return (time.perf_counter() - started) / max(len(tried), 1)
+
+    def _stands(self, chunk: Chunk, block: Block, row: int) -> bool:
+        """Whether a row is done as it is: this task ran before, and died or was lost after it."""
+        mark, key = chunk.mark(row), self._setup.key
+        if not mark:
+            return False
+        if chunk.outcome(row) == OUTCOME["ok"]:
+            return mark == row_mark(key, block.entries[row - block.start])
+        return mark == bad_mark(key, block.window(row))
+
+    def _needs(self, chunk: Chunk, block: Block, row: int) -> Needs:
+        """The spaces in which a row is not done: all of them where it could not be used before."""
+        if chunk.outcome(row) != OUTCOME["ok"]:
+            return chunk.spaces
+        entry, keys = block.entries[row - block.start], self._job.keys
+        marks = {space: row_mark(key, entry) for space, key in keys.items()}
+        return frozenset(s for s, mark in marks.items() if chunk.measured(row, s) != mark)
+
+    def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
+        entry = block.entries[row - block.start]
         try:
-            row = self._replayer.measure(decoder.read(entry))
+            result = self._replayer(needs).measure(decoder.read(entry))
         except NdtError as error:
-            row = Row.empty(self._setup.spaces)
-            row.problem = f"{error.path or entry.path}: {error.what}"
-            return ("damaged" if isinstance(error, DamagedError) else "refused"), row
-        return ("failed" if row.problem else "ok"), row
+            damaged = isinstance(error, DamagedError)
+            problem = f"{error.path or entry.path}: {error.what}"
+            return ("damaged" if damaged else "refused"), self._none(problem)
+        except (ArithmeticError, MemoryError, ValueError, RuntimeError) as error:
+            what = str(error) or "out of memory"
+            return "failed", self._none(f"{entry.path}: {type(error).__name__}: {what}")
+        return ("failed" if result.problem else "ok"), result
+
+    def _none(self, problem: str) -> Row:
+        row = Row.empty(self._setup.spaces)
+        row.problem = problem
+        return row
+
+    def _put(
+        self, chunk: Chunk, block: Block, row: int, needs: Needs, outcome: str, result: Row
+    ) -> None:
+        entry, key = block.entries[row - block.start], self._setup.key
+        good = outcome == "ok"
+        mark = row_mark(key, entry) if good else bad_mark(key, block.window(row))
+        marks = {s: row_mark(self._job.keys[s], entry) if good else 0 for s in chunk.spaces}
+        chunk.put(row, needs, OUTCOME[outcome], result, mark, marks)
 
 
-class _Arrays:
-    """The rows of a block in memory, loaded from and written to the store as whole chunks."""
+def _only(setup: Setup, needs: Needs) -> Setup:
+    """The same replay, measuring these spaces alone."""
+    none = tuple(Space(s.name, s.layers if s.name in needs else ()) for s in setup.spaces)
+    activations = setup.activations if "activations" in needs else ()
+    return replace(setup, activations=activations, spaces=(none[0], none[1]))
 
-    def __init__(self, store: Path, setup: Setup, block: Block) -> None:
-        root = open_root(store)
-        self._span = slice(block.start, block.stop)
-        names = ["signals/probe", "records/outcome", "records/problem"]
-        for space in setup.spaces:
-            if space.layers:
-                names += [f"{space.name}/singular_values", f"{space.name}/status"]
-        names.append("records/spectra")  # the record that the rows are done: last
-        self._stored = {name: root[name] for name in names}
-        fresh = len(block.todo) == block.stop - block.start
-        self._rows = {
-            name: np.full(
-                (block.stop - block.start, *array.shape[1:]), array.fill_value, array.dtype
-            )
-            if fresh
-            else np.asarray(array[self._span])
-            for name, array in self._stored.items()
-        }
 
-    def put(self, at: int, mark: int, outcome: str, row: Row) -> None:
-        self._rows["records/spectra"][at] = mark
-        self._rows["records/outcome"][at] = OUTCOME[outcome]
-        self._rows["records/problem"][at] = row.problem
-        self._rows["signals/probe"][at] = row.probe
-        for space, spectra in row.spectra.items():
-            if len(spectra):
-                self._rows[f"{space}/singular_values"][at] = spectra
-                self._rows[f"{space}/status"][at] = row.status[space]
-
-    def write(self) -> None:
-        for name, array in self._stored.items():
-            array[self._span] = self._rows[name]
+def _peak() -> int:
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

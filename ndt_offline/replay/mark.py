@@ -1,11 +1,20 @@
-"""Blocks of rows, what a finished one reports, and the mark that a row is done. No torch."""
+"""Blocks of rows, what a finished one reports, and the marks that a row is done. No torch.
+
+A row has a mark for the whole replay (`records/spectra`) and one per space
+(`records/measured`): where only the layers of one space changed, the other space stands.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from ndt_offline.replay.setup import MEASURE_VERSION, Setup
 from ndt_offline.run.attempt import Entry
-from ndt_offline.run.identity import fingerprint
+from ndt_offline.run.identity import fingerprint, sha256_file
+
+SEGMENT = 32  # a checkpoint builds on at most this many before it
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,20 @@ class Block:
     entries: tuple[Entry, ...]
     before: tuple[Entry, ...]
     todo: tuple[int, ...]  # rows to compute, the others are done
+    given_up: tuple[tuple[int, str], ...] = ()  # (row, why): recorded as failed, not tried
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], start: int, stop: int, todo: Sequence[int]) -> Block:
+        """The block of these rows, with what it needs and no more: it travels to workers."""
+        light = [replace(e, scalars={}) for e in entries[max(0, start - SEGMENT) : stop]]
+        at = min(start, SEGMENT)
+        return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo))
+
+    def window(self, row: int) -> tuple[Entry, ...]:
+        """The entry of a row and those it may build on."""
+        known = (*self.before, *self.entries)
+        at = len(self.before) + row - self.start
+        return known[max(0, at - SEGMENT) : at + 1]
 
 
 @dataclass(frozen=True)
@@ -27,9 +50,10 @@ class BlockReport:
     rows: int
     seconds: float
     problems: tuple[tuple[int, str], ...]  # (step, what)
+    peak: int = 0  # bytes of memory that its process has used at most
 
 
-def row_fingerprint(key: int, entry: Entry) -> int:
+def row_mark(key: int, entry: Entry) -> int:
     """What a row was computed from: the replay's key and the checkpoint's content.
 
     For files that others wrote, size and time stand for the content: nothing is read to know
@@ -37,3 +61,31 @@ def row_fingerprint(key: int, entry: Entry) -> int:
     """
     known = entry.content if entry.content is not None else entry.stamp()
     return fingerprint(key, entry.step, known)
+
+
+def bad_mark(key: int, window: Sequence[Entry]) -> int:
+    """The mark of a row that could not be used: when a file behind it changes, try again.
+
+    window: the row's entry, last, and those it may build on.
+    """
+    stamps = [entry.stamp() for entry in window]
+    return fingerprint(key, "bad", row_mark(key, window[-1]), stamps)
+
+
+def space_keys(setup: Setup) -> dict[str, int]:
+    """Identity of what is measured in each space: the layers themselves, not how they were named.
+
+    Two replays with the same key of a space give the same numbers there.
+    """
+    chosen = setup.parameters
+    run = Path(setup.run)
+    files = [run / "graph.json", run / "graph.safetensors"]
+    files.append(Path(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    hashes = [sha256_file(path) if path.is_file() else None for path in files]
+    both = (MEASURE_VERSION, chosen.center, chosen.upcast)
+    forward = (hashes, chosen.model, setup.loss, [asdict(x) for x in setup.activations])
+    layers = [asdict(layer) for layer in setup.spaces[1].layers]
+    return {
+        "activations": fingerprint(*both, "activations", *forward),
+        "weights": fingerprint(*both, "weights", layers),
+    }

@@ -47,11 +47,13 @@ def write_encoded(
     vectors: Vectors,
     before: Sequence[tuple[int, Vectors]] = (),
     metadata: dict[str, str] | None = None,
+    grid: codec.Grid | None = None,
     sync: bool = True,
 ) -> Written:
     """Encode against the checkpoints `before` (step, vectors; newest first) and write."""
     meta = {"references": json.dumps([s for s, _ in before]), **(metadata or {})}
-    data = codec.encode_vectors(layout, vectors, [v for _, v in before], meta)
+    bases = [vectors for _, vectors in before]
+    data = codec.encode_vectors(layout, vectors, bases, meta, grid, small=grid is not None)
     path = attempt / file_name(step)
     durable.write(path, [data], sync)
     return Written(file_name(step), len(data), hex8(crc32c(data)), content(layout, vectors))

@@ -1,28 +1,32 @@
 """Coding of checkpoints: {name: (dtype, shape, bytes)} <-> one safetensors file.
 
 Each dtype's tensors are one vector; each vector passes a *chain* of filters named in the file's
-metadata, so that a reader decides by what the file says. numpy and numcodecs only.
+metadata, so that a reader decides by what the file says. numpy and kept coders only, no torch.
 
-    shuffle   byte k of every element together (Blosc's byte shuffle, Alted 2010)
-    zstd      Zstandard, level 1: higher levels gain under 1 %
+    linear, previous   what a prediction from the checkpoints before leaves (see `prediction`)
+    sorted             elements by the size of their last change (see `entropy`); after linear
+    pco, zstd          the coder, last; shuffle before zstd is the byte shuffle it works on
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
-from numcodecs import Shuffle, Zstd
 
 from ndt_offline.errors import DamagedError, RefusedError
-from ndt_offline.run import container
+from ndt_offline.run import container, entropy, prediction
+from ndt_offline.run.grid import Scales, from_grid, scales_of, to_grid
 from ndt_offline.run.layout import ITEMSIZE, Bytes, Layout, Vectors
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], Any]]  # bytes: any buffer
 
 FORMAT = "ndt-offline/1"
+Grid = Mapping[str, list[int | None]]  # exponents of the steps of each tensor, by dtype
+CODERS = (["pco"], ["zstd"], ["shuffle", "zstd"])
 
 
 def to_vectors(tensors: Tensors) -> tuple[Layout, Vectors]:
@@ -64,14 +68,28 @@ def decode(
 
 
 def encode_vectors(
-    layout: Layout, vectors: Vectors, before: Sequence[Vectors], metadata: Mapping[str, str]
+    layout: Layout,
+    vectors: Vectors,
+    before: Sequence[Vectors],
+    metadata: Mapping[str, str],
+    grid: Grid | None = None,
+    small: bool = False,
 ) -> bytes:
-    """A safetensors file of U8 tensors, one per dtype, with the chains in its metadata."""
+    """A safetensors file of U8 tensors, one per dtype, with the chains in its metadata.
+
+    before: the vectors of the checkpoints before, newest first; those that do not fit a dtype's
+    vector are not used. grid: the values are multiples of these steps (see `grid`). small: the
+    smallest coding we know, at twice the time.
+    """
     chains, coded = {}, {}
     for dtype, vector in vectors.items():
-        chains[dtype], coded[dtype] = _encode_vector(vector, ITEMSIZE[dtype])
+        scales = scales_of(layout, grid[dtype], dtype) if grid and dtype in grid else None
+        bases = _fitting(before, dtype, len(vector))
+        chains[dtype], coded[dtype] = _encode_vector(vector, bases, dtype, scales, small)
     names = sorted(coded)
     meta = {"format": FORMAT, "layout": layout.key, "codec": json.dumps(chains), **metadata}
+    if grid:
+        meta["grid"] = json.dumps(grid)
     head = container.header(((n, "uint8", (len(coded[n]),)) for n in names), meta)
     return b"".join([head, *(coded[name] for name in names)])
 
@@ -84,31 +102,102 @@ def decode_vectors(
         raise DamagedError(f"holds {sorted(contents.tensors)}, its table {sorted(layout.sizes)}")
     try:
         chains = json.loads(contents.metadata["codec"])
-        return {
-            dtype: _decode_vector(contents.tensors[dtype][2], chains[dtype], dtype, size)
-            for dtype, size in layout.sizes.items()
-        }
+        grid = grid_of(contents)
+        vectors = {}
+        for dtype, size in layout.sizes.items():
+            scales = scales_of(layout, grid[dtype], dtype) if dtype in grid else None
+            coded = contents.tensors[dtype][2]
+            vectors[dtype] = _decode_vector(coded, chains[dtype], dtype, size, before, scales)
+        return vectors
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"codec chain or coded bytes are not readable: {error}") from None
+        raise DamagedError(f"codec chain or coded bytes are not readable: {error!r}") from None
 
 
-def _encode_vector(vector: Bytes, itemsize: int) -> tuple[list[str], bytes]:
+def grid_of(contents: container.Contents) -> dict[str, list[int | None]]:
+    """The grid that a file says its values lie on; empty for a lossless one."""
+    grid = json.loads(contents.metadata.get("grid", "{}"))
+    if not isinstance(grid, dict):
+        raise DamagedError("the grid is not a table")
+    return grid
+
+
+def _fitting(before: Sequence[Vectors], dtype: str, size: int) -> list[Bytes]:
+    fitting = takewhile(lambda v: dtype in v and len(v[dtype]) == size, before[:2])
+    return [vectors[dtype] for vectors in fitting]
+
+
+def _encode_vector(
+    vector: Bytes, bases: list[Bytes], dtype: str, scales: Scales | None, small: bool
+) -> tuple[list[str], bytes]:
     if not len(vector):
         return [], b""
-    shuffled = Shuffle(itemsize).encode(vector)
-    return ["shuffle", "zstd"], bytes(Zstd(level=1, checksum=True).encode(shuffled))
+    chain = [[], ["previous"], ["linear"]][len(bases)]
+    if chain:
+        values = prediction.residuals(vector, bases, dtype, scales)
+    elif scales:
+        values = to_grid(vector, dtype, scales).view(_unsigned(dtype))
+    else:
+        values = vector.view(_unsigned(dtype))
+    if chain == ["linear"] and small:
+        chain.append("sorted")
+        values = values[entropy.by_class(prediction.expect(bases, dtype, scales)[1])]
+    if values.itemsize == 1:
+        coder, coded = ["zstd"], entropy.zstd_encode(values)
+    else:
+        page = entropy.PAGES["grid" if scales else "exact"] if "sorted" in chain else None
+        coder, coded = ["pco"], entropy.pco_encode(values, page)
+    if len(coded) >= len(vector):
+        return [], vector.tobytes()
+    return chain + coder, coded
 
 
-def _decode_vector(coded: Bytes, chain: Any, dtype: str, size: int) -> Bytes:
-    if chain == [] and len(coded) == size:
+def _decode_vector(
+    coded: Bytes,
+    chain: Any,
+    dtype: str,
+    size: int,
+    before: Sequence[Vectors],
+    scales: Scales | None,
+) -> Bytes:
+    if chain == []:
+        if len(coded) != size:
+            raise DamagedError(f"{dtype}: {len(coded)} bytes, expected {size}")
         return coded.copy()
-    if chain != ["shuffle", "zstd"]:
-        raise RefusedError(f"codec chain {chain} of {dtype} is not known to this version")
-    plain = np.empty(size, np.uint8)
-    out = np.empty(size, np.uint8)
-    try:
-        Zstd().decode(coded, out=plain)  # refuses a frame that declares another size
-        Shuffle(ITEMSIZE[dtype]).decode(plain, out=out)
-    except (RuntimeError, ValueError) as error:
-        raise DamagedError(f"{dtype}: {error}") from None
-    return out
+    filters, coder = _split(chain, dtype)
+    kind = _unsigned(dtype)
+    count = size // np.dtype(kind).itemsize
+    if coder == "pco":
+        values = entropy.pco_decode(coded, kind, count)
+    else:
+        shuffled = ITEMSIZE[dtype] if "shuffle" in chain else 1
+        values = entropy.zstd_decode(coded, size, shuffled).view(kind)
+    if not filters:
+        return (
+            from_grid(values.view(f"i{values.itemsize}"), dtype, scales)
+            if scales
+            else (values.view(np.uint8))
+        )
+    bases = _fitting(before, dtype, size)[: prediction.NEEDS[filters[0]]]
+    if len(bases) < prediction.NEEDS[filters[0]]:
+        raise DamagedError(f"{dtype}: the checkpoints it builds on do not fit")
+    if filters == ["linear", "sorted"]:
+        predicted, classes = prediction.expect(bases, dtype, scales)
+        values = entropy.unsorted(values, entropy.by_class(classes))
+        return prediction.restore_expected(values, predicted, dtype, scales)
+    return prediction.restore(values, bases, dtype, scales)
+
+
+def _split(chain: Any, dtype: str) -> tuple[list[str], str]:
+    """The filters before the coder, and the coder; RefusedError for what no version wrote."""
+    for filters in ([], ["previous"], ["linear"], ["linear", "sorted"]):
+        for coder in CODERS:
+            if chain == [*filters, *coder]:
+                return filters, coder[-1]
+    raise RefusedError(
+        f"codec chain {str(chain)[:80]} of {dtype} is not known to this version",
+        remedy="pip install --upgrade ndt-offline",
+    )
+
+
+def _unsigned(dtype: str) -> str:
+    return f"u{prediction.width(dtype)}"

@@ -7,6 +7,7 @@ line in the middle is reported, and only that line is lost.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -39,12 +40,20 @@ def line_of(record: Mapping[str, Any]) -> bytes:
 
 
 def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
-    """Add one line with a single write: lines of one writer never mix."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    """Add one line with a single write: lines of one writer never mix.
+
+    A line that cannot be written whole is taken back; a torn one that a dead writer left is
+    closed first, so that only that one is lost.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         line = line_of(record)
+        end = os.fstat(handle).st_size
+        if end and os.pread(handle, 1, end - 1) != b"\n":
+            line = b"\n" + line
         if os.write(handle, line) != len(line):
-            raise OSError(28, "the journal line was written in part", str(path))
+            os.ftruncate(handle, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if sync:
             os.fsync(handle)
     finally:
@@ -60,7 +69,7 @@ def read(path: Path) -> Journal:
     journal = Journal()
     lines = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
-        record = _parse(line) if line else None
+        record = parse_line(line) if line else None
         if record is not None:
             journal.records.append(record)
         elif line and number == len(lines):
@@ -77,7 +86,8 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _parse(line: bytes) -> Record | None:
+def parse_line(line: bytes) -> Record | None:
+    """The record of a whole line, without its `crc`; None for a damaged one."""
     body, mark, rest = line.rpartition(b',"crc":"')
     if not mark or rest != hex8(crc32c(body)).encode() + b'"}':
         return None

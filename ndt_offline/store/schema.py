@@ -1,12 +1,13 @@
 """The store: a Zarr v3 hierarchy that xarray opens as it is.
 
-    records/      step; one fingerprint per row and measure (0 = not done), outcome, problem
+    records/      step; spectra, the mark of a row that is done (0 = not done); measured, the same
+                  per space; outcome, problem
     signals/      step; probe [step, quantity]; journal scalars [step]
     activations/  step, layer, component; singular_values, status; rows, columns, kind; metrics
     weights/      the same
     derived/      one group per question asked of the spectra
 
-Only the driver changes structure (this module) ; tasks write whole chunks along `step`.
+Only the driver changes structure (here and in `growth`); tasks write whole chunks along `step`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal 
 
 STATUS = {"not_computed": 0, "ok": 1, "not_finite": 2, "absent": 3}
 OUTCOME = {"not_done": 0, "ok": 1, "damaged": 2, "refused": 3, "failed": 4}
+MEASURES = ("activations", "weights")  # what a row can be done for on its own
 QUANTITIES = ("loss", "accuracy", "loss_val", "accuracy_val")
 
 
@@ -62,12 +64,26 @@ def block_length(rows: int) -> int:
     return 64 if rows <= 20_000 else 512
 
 
-def create(path: Path, spaces: Sequence[Space], rows: int, attrs: Mapping[str, Any]) -> zarr.Group:
-    """Make an empty store for these layers; `grow` gives it rows."""
+def create(path: Path, spaces: Sequence[Space], rows: int) -> zarr.Group:
+    """Make an empty store for these layers, with chunks for that many rows; it has no rows yet.
+
+    Its attribute `setup` is missing until the driver sets it: what has none was never finished.
+    """
     block = block_length(rows)
-    root = zarr.create_group(path, overwrite=True)
+    about = {"schema": SCHEMA_VERSION, "block": block}
+    root = zarr.create_group(path, attributes=about)
     records = root.create_group("records")
-    _stepped(records, "spectra", "uint64", block, long_name="fingerprint of what was replayed")
+    _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
+    _array(
+        records,
+        "measured",
+        (0, len(MEASURES)),
+        (block, len(MEASURES)),
+        "uint64",
+        ("step", "measure"),
+        long_name="mark of what was measured, per space",
+    )
+    _coordinate(records, "measure", np.array(MEASURES, dtype=object), str)
     _stepped(records, "outcome", "uint8", block, **_flags(OUTCOME))
     _stepped(records, "problem", str, block, long_name="why a checkpoint could not be used")
     signals = root.create_group("signals")
@@ -82,39 +98,19 @@ def create(path: Path, spaces: Sequence[Space], rows: int, attrs: Mapping[str, A
         long_name="loss and accuracy on the probe",
     )
     for space in spaces:
-        _create_space(root.create_group(space.name), space, block)
+        create_space(root, space, block)
     root.create_group("derived")
-    for name in ("records", "signals", *(s.name for s in spaces)):
-        _stepped(root[name], "step", "int64", WIDE, long_name="training step", units="updates")
-    root.attrs.update({"schema": SCHEMA_VERSION, "block": block, **attrs})
+    for name in ("records", "signals"):
+        _step_coordinate(root[name])
     return root
 
 
-def open_root(path: Path) -> zarr.Group:
-    """The root group as it is on disk, never as consolidated metadata remember it."""
-    return zarr.open_group(path, mode="r+", use_consolidated=False)
+def open_root(path: Path) -> Any:
+    """The root group as it is on disk, never as consolidated metadata remember it.
 
-
-def grow(root: zarr.Group, steps: np.ndarray, unchanged: int) -> None:
-    """Give the store these steps; rows from `unchanged` on are new or superseded.
-
-    Shrinking to `unchanged` first drops whole chunks; what stays of a partial one is cleared.
+    Typed as anything: to a type checker every item of a `zarr.Group` may be an array or a group.
     """
-    rows = len(steps)
-    for name in ("records", "signals", "activations", "weights"):
-        if name not in root:
-            continue
-        for key, array in root[name].arrays():
-            if "step" not in (array.metadata.dimension_names or ()):
-                continue
-            if key == "step":
-                array.resize((rows,))
-                array[:] = steps
-                continue
-            if array.shape[0] > unchanged:
-                array[unchanged:] = array.fill_value
-                array.resize((unchanged, *array.shape[1:]))
-            array.resize((rows, *array.shape[1:]))
+    return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
 def put_series(
@@ -129,9 +125,10 @@ def put_series(
             min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
         )
         dtype = str if values.dtype.kind in "OU" else values.dtype
-        _array(group, name, values.shape, chunks, dtype, dims, **about)
+        _array(group, name, values.shape, chunks, dtype, dims)
     if values.size:
         group[name][...] = values
+    # After the values: an attribute that says what they are must not stand beside unwritten ones.
     group[name].attrs.update(about)
 
 
@@ -155,7 +152,11 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path)
 
 
-def _create_space(group: zarr.Group, space: Space, block: int) -> None:
+def create_space(root: zarr.Group, space: Space, block: int) -> None:
+    """Make the empty group of a space, in place of the one that may be there."""
+    if space.name in root:
+        del root[space.name]
+    group = root.create_group(space.name)
     count, width = len(space.layers), space.width
     per_chunk = max(1, min(count, MAX_CHUNK // max(1, 8 * block * width)))
     _array(
@@ -185,10 +186,15 @@ def _create_space(group: zarr.Group, space: Space, block: int) -> None:
         put_series(group, key, ("layer",), np.array(values, np.int64), long_name=about)
     kinds = np.array([x.kind for x in space.layers], dtype=object)
     put_series(group, "kind", ("layer",), kinds, long_name="operation that makes the layer")
+    _step_coordinate(group)
 
 
 def _flags(table: Mapping[str, int]) -> dict[str, Any]:
     return {"flag_values": list(table.values()), "flag_meanings": " ".join(table)}
+
+
+def _step_coordinate(group: zarr.Group) -> None:
+    _stepped(group, "step", "int64", WIDE, long_name="training step", units="updates")
 
 
 def _stepped(group: Any, name: str, dtype: Any, chunk: int, **about: Any) -> None:

@@ -15,6 +15,7 @@ from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES, local_sigma
 from ndt_offline.detect.battery.validation import match
+from ndt_offline.errors import UsageError
 
 N = 1600
 FULL = os.environ.get("NDT_SLOW") == "1"
@@ -107,6 +108,17 @@ def test_bad_detectors_are_called_bad(rules: None) -> None:
     assert (
         "cannot be believed" in validate("zscore", nulls=("white",), positives=(), seeds=4).verdict
     )
+
+
+def test_nulls_like_ones_own_series() -> None:
+    x = np.cumsum(np.random.default_rng(0).normal(size=500))
+    x[250:] += 60
+    result = validate(nulls=(), positives=(), series={"mine": x}, seeds=6)
+    (cell,) = result.cells
+    assert (cell.name, cell.kind) == ("like mine", "null")
+    assert cell.false < 1.5
+    with pytest.raises(UsageError, match="cannot be tested"):
+        validate(nulls=(), positives=(), series={"mine": x[:50]})
 
 
 def test_a_seed_repeats_a_validation() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 from torch.utils.checkpoint import checkpoint
 
+from ndt_offline.graph import Graph, export_graph
+
 Batch = Any
 ZOO: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {}
 
@@ -18,6 +22,22 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {}
 def model(make: Callable[[], tuple[nn.Module, Batch]]) -> Callable[[], tuple[nn.Module, Batch]]:
     ZOO[make.__name__] = make
     return make
+
+
+@cache
+def _once(name: str) -> tuple[Graph, nn.Module, Batch]:
+    torch.manual_seed(3)
+    net, batch = ZOO[name]()
+    return export_graph(net, batch), net, batch
+
+
+def exported(name: str) -> tuple[Graph, nn.Module, Batch]:
+    """Graph, model and batch; exported once for all tests, the model is the caller's own copy."""
+    graph, net, batch = _once(name)
+    try:
+        return graph, copy.deepcopy(net), batch
+    except RuntimeError:  # the old weight norm keeps a computed weight
+        return graph, net, batch
 
 
 @model

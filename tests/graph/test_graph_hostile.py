@@ -347,7 +347,7 @@ def mutated(plain: Any, rng: random.Random) -> Any:
         index = rng.randrange(len(plain))
         if rng.random() < 0.1:
             return plain[:index] + plain[index + 1 :] + [rng.choice(plain)] * rng.randrange(2)
-        return plain[:index] + [mutated(plain[index], rng)] + plain[index + 1 :]
+        return [*plain[:index], mutated(plain[index], rng), *plain[index + 1 :]]
     return rng.choice(junk)
 
 

@@ -7,19 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graph_zoo import ZOO
+from graph_zoo import ZOO, exported
 from torch import nn
 
 from ndt_offline.errors import UsageError
 from ndt_offline.graph import Graph, export_graph
 from ndt_offline.graph.costs import forward_bytes, forward_flops
 from ndt_offline.graph.layers import Layer, choose_layers, layer_matrix, weight_layers
-
-
-def exported(name: str) -> tuple[Graph, nn.Module, Any]:
-    torch.manual_seed(2)
-    model, batch = ZOO[name]()
-    return export_graph(model, batch, verify=False), model, batch
 
 
 def names(graph: Graph, *patterns: str) -> list[str]:

@@ -196,3 +196,24 @@ def test_status_code_zero_is_left_to_the_store() -> None:
     assert STATUS[0] == "not computed"
     table = couplings_table(NULLS["white noise"](np.random.default_rng(0), 2, 150), np.zeros(150))
     assert (table["status"] > 0).all()
+
+
+def test_many_series_in_chunks_are_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(15)
+    x, y = NULLS["AR(1) .5"](rng, 150, 200), NULLS["AR(1) .5"](rng, 2, 200)
+    whole = couplings_table(x, y)
+    monkeypatch.setattr("ndt_offline.relate.beyond.CHUNK", 1)
+    parts = couplings_table(x, y)
+    for name, column in whole.items():
+        np.testing.assert_allclose(parts[name], column, rtol=1e-9, atol=1e-12)
+
+
+def test_every_series_with_a_gap_of_its_own() -> None:
+    rng = np.random.default_rng(16)
+    x, y = NULLS["AR(1) .5"](rng, 30, 300), NULLS["AR(1) .5"](rng, 1, 300)
+    x[np.arange(30), rng.integers(1, 299, 30)] = np.nan
+    alone = [correlate(row, y)[0] for row in x]
+    for one, many in zip(alone, correlate(x, y), strict=True):
+        assert many.n == 299 and many.status == "gaps filled"
+        assert many.rho == pytest.approx(one.rho, abs=1e-12)
+        assert many.p == pytest.approx(one.p, rel=1e-6)

@@ -176,7 +176,7 @@ def holds(phase: Phase, knot: float) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
 def test_intervals_and_calls_hold_what_they_promise(phi: float) -> None:
-    trials = 300 if os.environ.get("NDT_SLOW") else 40
+    trials = 300 if os.environ.get("NDT_SLOW") else 30
     rng = np.random.default_rng([6, int(10 * phi)])
     ends = rng.uniform(3, 5.5, trials)
     seconds = rng.uniform(ends + 1.2, 8)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import isnan
+from functools import partial
 from secrets import randbits
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ndt_offline.detect.battery.nulls import HARD, NULLS
+from ndt_offline.detect.battery.nulls import GAUSSIAN, HARD, NULLS, Null
 from ndt_offline.detect.battery.positives import LIMITED, POSITIVES, SIZES
 from ndt_offline.detect.detectors import detect
+from ndt_offline.detect.surrogates import matched_noise
 from ndt_offline.detect.transition import Array, Points
+from ndt_offline.errors import UsageError
 
 NEAR = 10  # points from a planted step that count as having found it
 FEW = 0.2  # false positives per 1000 points that a detector may have on a null
@@ -21,6 +25,7 @@ FEW_HARD = 0.5
 MOST = 0.95  # share of steps of 4 local SD and more that it should find
 MOST_LIMITED = 0.75
 UNKNOWABLE = "t3 in walk"
+LEVEL = 0.05  # of p, at which calibration is looked at
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Cell:
 
     false, false_se: false positives per 1000 points and its standard error over series.
     recall, recall_se: share of planted steps found within 10 points; NaN on a null.
-    location: median distance of those found, in points. points: 1000s tested.
+    location: median distance of those found, in points. calibration: share of the null's series
+    with a p of at most .05 anywhere, over .05: 1 is exact, below is conservative; NaN without p.
     """
 
     kind: str
@@ -41,6 +47,7 @@ class Cell:
     recall: float = float("nan")
     recall_se: float = float("nan")
     location: float = float("nan")
+    calibration: float = float("nan")
 
     @property
     def allowed(self) -> float:
@@ -83,6 +90,11 @@ class Validation:
         return out
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as plain dictionaries."""
+        return [asdict(c) for c in self.cells]
+
+    @property
     def verdict(self) -> str:
         """One plain paragraph."""
         nulls = [c for c in self.cells if c.kind == "null" and c.name != UNKNOWABLE]
@@ -94,10 +106,20 @@ class Validation:
         if steps:
             least = min(steps, key=lambda c: c.recall)
             facts.append(f"lowest recall at 4 sigma and more {least.recall:.2f} ({least.name})")
+        shares = [c.calibration for c in nulls if c.name in GAUSSIAN and not isnan(c.calibration)]
+        if shares and self.detector == "steps":
+            facts.append(
+                f"of Gaussian nulls {np.mean(shares) * LEVEL:.1%} have a p <= {LEVEL:g} "
+                f"(worst kind {max(shares) * LEVEL:.1%}): p is conservative"
+                if max(shares) <= 1
+                else f"up to {max(shares) * LEVEL:.1%} of Gaussian nulls have a p <= {LEVEL:g}"
+            )
         wrong = self.failures
         head = "can be believed" if not wrong else "cannot be believed as it is"
+        more = [f"and {len(wrong) - 5} more of the kind"] if len(wrong) > 6 else []
+        lines = wrong[:5] + more if more else wrong
         return f"{self.detector}: {head}. {'; '.join(facts)}." + "".join(
-            f"\n  - {line}" for line in wrong
+            f"\n  - {line}" for line in lines
         )
 
 
@@ -109,13 +131,15 @@ def validate(
     sizes: Iterable[float] = SIZES,
     nulls: Iterable[str] | None = None,
     positives: Iterable[str] | None = None,
+    series: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
     **params: Any,
 ) -> Validation:
     """Run a detector on the battery: `seeds` series of n points per cell.
 
     Fresh seeds each time unless `seed` is given; the result carries the seed. `nulls` and
-    `positives` choose cells by name. 20 seeds are enough to see a detector that is no good; a
+    `positives` choose cells by name; `series` (name to values) adds nulls matched to your own series,
+    as drawn by `matched_noise`. 20 seeds are enough to see a detector that is no good; a
     rate of 0.2 per 1000 needs 200.
     """
     base = randbits(32) if seed is None else seed
@@ -124,7 +148,10 @@ def validate(
     for name in NULLS if nulls is None else nulls:
         if progress:
             progress(f"null: {name}")
-        cells.append(run_null(name, detector, seeds, base, n, params))
+        cells.append(run_null(name, NULLS[name], detector, seeds, base, n, params))
+    for name, values in (series or {}).items():
+        make = partial(_like, np.asarray(values, np.float64))
+        cells.append(run_null(f"like {name}", make, detector, seeds, base, len(values), params))
     for name in POSITIVES if positives is None else positives:
         if progress:
             progress(f"steps: {name}")
@@ -136,15 +163,33 @@ def _rng(base: int, name: str, sigmas: float, k: int) -> np.random.Generator:
     return np.random.default_rng([base, int(10 * sigmas), k, *name.encode()])
 
 
+def _like(values: Array, rng: np.random.Generator, n: int) -> Array:
+    """One draw of noise matched to a series."""
+    noise = matched_noise(values, np.arange(n), 1, int(rng.integers(2**32)))
+    if not len(noise):
+        raise UsageError("a series cannot be tested: too short, constant or not finite")
+    return noise[0]
+
+
 def run_null(
-    name: str, detector: str, seeds: int, base: int, n: int, params: dict[str, Any]
+    name: str,
+    make: Null,
+    detector: str,
+    seeds: int,
+    base: int,
+    n: int,
+    params: dict[str, Any],
 ) -> Cell:
     """One null: everything reported is false."""
-    false = np.empty(seeds)
+    false, small = np.empty(seeds), np.zeros(seeds)
+    known = True
     for k in range(seeds):
-        x = NULLS[name](_rng(base, name, 0, k), n)
-        false[k] = len(detect(x, detector=detector, **params))
-    return Cell("null", name, 0.0, seeds, *_rate(false, n))
+        x = make(_rng(base, name, 0, k), n)
+        p = [t.p for t in detect(x, detector=detector, **params)]
+        false[k], small[k] = len(p), min(p, default=1.0) <= LEVEL
+        known = known and not any(map(isnan, p))
+    share = float(small.mean() / LEVEL) if known else float("nan")
+    return Cell("null", name, 0.0, seeds, *_rate(false, n), calibration=share)
 
 
 def run_steps(

@@ -1,0 +1,107 @@
+"""Estimates: the time, memory and disk of a replay, and the refusal of what cannot fit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ndt_offline.errors import RefusedError
+from ndt_offline.execute.plan import Plan
+from ndt_offline.replay.setup import Setup
+
+LIBRARIES = 600 * 2**20  # what a process takes before it has read anything
+COPIES = 6  # of a checkpoint in memory: its bytes, the last three decoded, as tensors, upcast
+SLICE = 4096  # elements of a matrix's long side that are copied to float64 at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """rows to replay in blocks; bytes of memory per process and of disk at most; seconds per row.
+
+    seconds: of one process, measured on the first rows; None where nothing was measured.
+    """
+
+    rows: int
+    blocks: int
+    memory: int
+    disk: int
+    seconds: float | None = None
+
+    def total(self, workers: int = 1) -> float | None:
+        """Seconds with that many processes, start included."""
+        if self.seconds is None:
+            return None
+        return self.rows * self.seconds / max(1, min(workers, self.blocks))
+
+
+def estimate(setup: Setup, plan: Plan, seconds: float | None = None) -> Estimate:
+    """From shapes alone, but for the seconds per row."""
+    values = [8 * len(space.layers) * space.width for space in setup.spaces]
+    weights = sum(4 * x.rows * x.columns for x in setup.spaces[1].layers)
+    passing = sum(4 * x.rows * x.columns for x in setup.spaces[0].layers)
+    sides = [x.components for space in setup.spaces for x in space.layers]
+    widest = max(sides, default=0)
+    gram = 8 * widest * (2 * widest + 2 * SLICE)
+    block = 2 * plan.length * sum(values)
+    memory = LIBRARIES + COPIES * weights + 2 * passing + gram + block
+    return Estimate(plan.todo, len(plan.blocks), memory, plan.todo * sum(values), seconds)
+
+
+def check_fits(need: Estimate, store: Path, memory: int | None = None) -> None:
+    """Raise RefusedError, with the numbers, where memory or disk cannot hold it."""
+    memory = free_memory() if memory is None else memory
+    if memory and need.memory > memory:
+        raise RefusedError(
+            f"one process needs about {size(need.memory)} of memory, {size(memory)} are free",
+            path=store,
+            remedy="--layers without the largest ones, a smaller --max-side, or another machine",
+        )
+    folder = next(p for p in (store.absolute(), *store.absolute().parents) if p.exists())
+    disk = shutil.disk_usage(folder).free
+    if need.disk > disk:
+        raise RefusedError(
+            f"{need.rows} checkpoints give up to {size(need.disk)} of spectra, "
+            f"{size(disk)} are free on that disk",
+            path=store,
+            remedy="--out on another disk, or --layers to measure fewer",
+        )
+
+
+def best_workers(need: Estimate, asked: int | None = None) -> int:
+    """One process per core, but no more than memory holds or there are blocks for."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    holds = max(1, free_memory() // max(need.memory, 1)) if free_memory() else cores
+    return asked if asked is not None else max(1, min(cores, holds, need.blocks))
+
+
+def free_memory() -> int:
+    """Bytes that processes may still take: of the machine, or of this container. 0: unknown."""
+    try:
+        import psutil  # type: ignore[import-untyped,unused-ignore]
+    except ImportError:
+        return 0
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup") / f"memory.{x}" for x in ("max", "current"))
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def size(number: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,37 @@
+"""Readiness: a store brought to the rows and layers of a plan, before anything is replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ndt_offline.execute.plan import Plan
+from ndt_offline.replay.job import Job, Limits
+from ndt_offline.replay.mark import space_keys
+from ndt_offline.replay.setup import Setup
+from ndt_offline.store.growth import grow, make_store, open_store, same_rows
+
+
+def make_job(setup: Setup, store: Path, limits: Limits | None = None) -> Job:
+    """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
+    from dataclasses import replace
+
+    setup = replace(setup, run=str(Path(setup.run).absolute()))
+    return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits())
+
+
+def ready_store(job: Job, plan: Plan) -> None:
+    """Make, grow or change the store; it then belongs to this job.
+
+    Spaces whose layers are what they were keep their rows.
+    """
+    store, setup = Path(job.store), job.setup
+    if plan.create:
+        root = make_store(store, setup.spaces, len(plan.steps), job.keys)
+    else:
+        root = open_store(store, setup.spaces, job.keys)
+    if not same_rows(root, len(plan.steps)) or plan.grows:
+        grow(root, plan.steps, plan.unchanged)
+    for name in ("records/spectra", "records/measured"):
+        for row in plan.lost:
+            root[name][row] = 0
+    root.attrs.update({"writer": job.token, "setup": setup.about()})

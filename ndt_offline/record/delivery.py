@@ -1,0 +1,171 @@
+"""From the model to the writer: one checkpoint at a time, waited for by nobody."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ndt_offline.record.attempts import keep_layout
+from ndt_offline.record.handover import Handover
+from ndt_offline.record.policy import Policy
+from ndt_offline.record.scalars import Scalars, not_finite, record_of
+from ndt_offline.record.snapshot import Snapshot
+from ndt_offline.run.layout import Layout
+
+NAMED, MOST_NAMED = 40, 10_000  # dropped steps told with one message; told at all
+
+
+@dataclass
+class Flight:
+    """A checkpoint whose copy from an accelerator may still be under way."""
+
+    slot: int
+    number: int
+    step: int
+    layout: Layout
+    scalars: Scalars
+    given_norm: bool
+    event: Any  # None: copied already
+
+
+class Delivery:
+    """Takes checkpoints of a model and sees that each is published, raw, or counted as dropped."""
+
+    def __init__(
+        self,
+        attempt: Path,
+        model: nn.Module,
+        precision: str | None,
+        policy: Policy,
+        thread: bool = False,
+    ) -> None:
+        self._attempt, self._policy = attempt, policy
+        self._snapshot = Snapshot(model)
+        self._layout = self._snapshot.layout
+        keep_layout(attempt.parent.parent, self._layout)
+        self._handover = Handover(attempt, self._layout, precision, thread)
+        self._flights: deque[Flight] = deque()
+        self._number = self._dropped = self._failures_seen = 0
+        self._lost: list[tuple[int, dict[str, Any]]] = []
+        self.closed = False
+
+    def take(self, step: int, scalars: Scalars, given_norm: bool) -> None:
+        """Copy the model's present state and send it on its way."""
+        number, self._number = self._number, self._number + 1
+        if self._policy.pausing() or not self._policy.guard(
+            lambda: self._take(number, step, scalars, given_norm), f"step {step} was not recorded"
+        ):
+            self._drop(step, scalars, given_norm)
+
+    def await_writer(self) -> None:
+        self._handover.await_writer()
+
+    def collect(self, wait: bool = False) -> None:
+        """Publish the flights that have landed."""
+        while self._flights and (wait or self._landed(self._flights[0])):
+            flight = self._flights.popleft()
+            if flight.event is not None:
+                flight.event.synchronize()
+            self._policy.guard(
+                lambda flight=flight: self._publish(flight),  # type: ignore[misc]
+                f"step {flight.step} was not recorded",
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Checkpoints and bytes by what became of them, as far as the writer has come."""
+        handover = self._handover
+        names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
+        counts = {n: handover.ring[n] for n in names} if handover.ring else dict(handover.totals)
+        counts["raw"] = handover.raw
+        counts["dropped"] = max(counts.get("dropped", 0), self._dropped)
+        return counts
+
+    def close(self, seconds: float) -> None:
+        """Publish what is under way and wait for the writer."""
+        if self.closed:
+            return
+        self.collect(wait=True)
+        self.closed = True
+        said = {"seconds": round(seconds, 3), "dropped_steps": self._lost[:NAMED]}
+        done = self._handover.stop(final=True, said=said)
+        self._heed()
+        if not done:
+            self._policy.warn(
+                "slow",
+                "the writer is still at work; it finishes by itself",
+                f"look at {self._attempt / 'writer.log'} if it does not",
+            )
+
+    def _take(self, number: int, step: int, scalars: Scalars, given_norm: bool) -> None:
+        self._heed()
+        layout = self._snapshot.refresh()
+        if layout.key != self._layout.key:
+            keep_layout(self._attempt.parent.parent, layout)
+            self.collect(wait=True)
+            self._layout = layout
+        claimed = self._handover.claim(layout)
+        if claimed is None:
+            return self._raw(step, scalars, given_norm)
+        slot, views = claimed
+        try:
+            self._snapshot.copy_to(views)
+            event = self._event()
+        except BaseException:
+            self._handover.give_up(slot)
+            raise
+        self._flights.append(Flight(slot, number, step, layout, scalars, given_norm, event))
+        self.collect()
+        return None
+
+    def _publish(self, flight: Flight) -> None:
+        record = self._record(flight.scalars, flight.given_norm)
+        words = {"layout": flight.layout.key, "record": record, "dropped": self._lost[:NAMED]}
+        if self._handover.publish(flight.slot, flight.number, flight.step, words):
+            self._lost = self._lost[NAMED:]
+        else:  # more words than a slot has room for
+            self._handover.write_slot(flight.slot, flight.step, flight.layout, record)
+
+    def _raw(self, step: int, scalars: Scalars, given_norm: bool) -> None:
+        self.collect(wait=True)
+        layout, vectors = self._snapshot.take()
+        self._handover.write_raw(step, layout, vectors, self._record(scalars, given_norm))
+
+    def _record(self, scalars: Scalars, given_norm: bool) -> dict[str, Any]:
+        numbers = scalars.numbers()
+        if odd := not_finite(numbers):
+            self._policy.warn(
+                "finite",
+                f"{', '.join(odd)} is not finite; recorded as it is",
+                "look at the learning rate; the analysis shows where it began",
+            )
+        return record_of(numbers, given_norm)
+
+    def _drop(self, step: int, scalars: Scalars, given_norm: bool) -> None:
+        self._dropped += 1
+        if len(self._lost) < MOST_NAMED:
+            self._lost.append((step, record_of(scalars.near(), given_norm)))
+
+    def _event(self) -> Any:
+        device = self._snapshot.device
+        if device is None or device.type != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    @staticmethod
+    def _landed(flight: Flight) -> bool:
+        return flight.event is None or bool(flight.event.query())
+
+    def _heed(self) -> None:
+        """Pass on what the writer complained of."""
+        seen, text = self._handover.failure(self._failures_seen)
+        if seen > self._failures_seen:
+            self._failures_seen = seen
+            self._policy.count += 1
+            self._policy.warn("writer", f"the writer has trouble: {text}", "free space")

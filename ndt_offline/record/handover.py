@@ -1,0 +1,219 @@
+"""The trainer's end of the ring: publish, or write raw; start the writer, and restart it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ndt_offline.record import rawfile
+from ndt_offline.record.ring import Ring, room
+from ndt_offline.record.writer_process import Service
+from ndt_offline.run.layout import Layout, Vectors
+
+RING_BYTES, MOST, LEAST = 256 * 2**20, 8, 2
+RESTARTS = 3
+STARTING = 3.0  # seconds that the start waits for the writer's, lest the first ones go raw
+# Not `-m`: the writer must see the parent's sys.path before it imports anything of ours.
+START = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
+    "from ndt_offline.record.writer_process import main; main(sys.argv[2:])"
+)
+
+
+class Handover:
+    """Moves checkpoints of one attempt out of the training loop.
+
+    thread: serve the ring from a thread of this process instead of a process of its own.
+    """
+
+    def __init__(
+        self, attempt: Path, layout: Layout, precision: str | None, thread: bool = False
+    ) -> None:
+        self.attempt, self._precision, self._thread_wanted = attempt, precision, thread
+        self.raw = self.restarts = 0
+        self.totals: dict[str, int] = {}
+        self.ring: Ring | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._pipe = -1
+        self._open(layout)
+
+    def await_writer(self) -> None:
+        """Wait until the writer serves, not for long."""
+        end = time.monotonic() + STARTING
+        while self.ring is not None and not self.ring["ready"] and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def claim(self, layout: Layout) -> tuple[int, Vectors] | None:
+        """A free slot and views into it; None: write this one raw."""
+        ring = self.ring
+        if ring is None:
+            return None
+        if room(layout) > ring.payload:
+            self.stop(final=False)
+            self._open(layout)
+            return self.claim(layout) if self.ring else None
+        self._revive()
+        slot = ring.claim()
+        if slot is None:
+            return None
+        views = ring.vectors(slot, layout)
+        return None if views is None else (slot, views)
+
+    def publish(self, slot: int, number: int, step: int, words: Mapping[str, Any]) -> bool:
+        """Hand over a filled slot: from here on the checkpoint survives the trainer.
+
+        False where the words have no room; the slot is then still the trainer's.
+        """
+        assert self.ring is not None
+        published = self.ring.publish(slot, number, step, words)
+        if published:
+            self._poke()
+        return published
+
+    def write_slot(self, slot: int, step: int, layout: Layout, record: Mapping[str, Any]) -> None:
+        """Write a filled slot raw instead of publishing it."""
+        assert self.ring is not None
+        vectors = self.ring.vectors(slot, layout)
+        try:
+            if vectors is not None:
+                self.write_raw(step, layout, vectors, record)
+        finally:
+            self.ring.free(slot)
+
+    def give_up(self, slot: int) -> None:
+        if self.ring is not None:
+            self.ring.free(slot)
+
+    def write_raw(
+        self, step: int, layout: Layout, vectors: Vectors, record: Mapping[str, Any]
+    ) -> None:
+        """Write a checkpoint from the training process itself, and tell the writer."""
+        rawfile.write(self.attempt, step, layout, vectors, record)
+        self.raw += 1
+        if self.ring is not None:
+            self.ring["raw"] += 1
+            self._poke()
+
+    def failure(self, seen: int) -> tuple[int, str]:
+        """Failures of the writer so far, and the text of the last one where it is new."""
+        count = self.ring["failures"] if self.ring else 0
+        return count, str(self.ring.said(0)) if self.ring and count > seen else ""
+
+    def stop(
+        self, final: bool = True, said: Mapping[str, Any] | None = None, patience: float = 120.0
+    ) -> bool:
+        """Tell the writer to finish and wait for it; False where it is still at work."""
+        if self.ring is None:
+            return True
+        if said is not None:
+            self.ring.say(1, said)
+        self.ring["final"] = int(final)
+        self.ring["closing"] = 1
+        if self._process is not None and self._process.poll() not in (None, 0):
+            self._start_writer(self.ring)  # it died: another one finishes
+        self._poke()
+        done = self._wait(patience)
+        names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
+        self.totals = {name: self.ring[name] for name in names}
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        if self._thread is None:
+            self.ring.close()
+        self.ring, self._process, self._thread, self._pipe = None, None, None, -1
+        return done
+
+    def _open(self, layout: Layout) -> None:
+        size = max(room(layout), 64)
+        slots = min(max(RING_BYTES // size, LEAST), MOST)
+        with contextlib.suppress(OSError):  # no memory for a ring: every checkpoint goes raw
+            self.ring = Ring.make(slots, size, self.attempt / "ring")
+            self._start_writer(self.ring)
+
+    def _start_writer(self, ring: Ring) -> None:
+        if not self._thread_wanted and sys.executable and hasattr(os, "getppid"):
+            with contextlib.suppress(OSError, ValueError):
+                self._start_process(ring)
+                return
+        self._start_thread(ring)
+
+    def _start_process(self, ring: Ring) -> None:
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        told = {
+            "ring": ring.handle,
+            "pipe": read,
+            "attempt": str(self.attempt.resolve()),
+            "trainer": os.getpid(),
+            "precision": self._precision,
+        }
+        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        try:
+            with (self.attempt / "writer.log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", START, path, json.dumps(told)],
+                    pass_fds=(ring.handle, read),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    start_new_session=True,
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                )
+        except BaseException:
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        self._pipe = write
+
+    def _start_thread(self, ring: Ring) -> None:
+        service = Service(ring, self.attempt, self._precision)
+        wake = self._wake = threading.Event()
+
+        def wait(seconds: float) -> None:
+            wake.wait(seconds)
+            wake.clear()
+
+        run: Callable[[], None] = lambda: service.run(wait, lambda: True)  # noqa: E731
+        self._thread = threading.Thread(target=run, daemon=True, name="ndt-offline-writer")
+        self._thread.start()
+
+    def _revive(self) -> None:
+        """Start the writer again if it died; a thread after that happened too often."""
+        if self._process is None or self._process.poll() is None or self.ring is None:
+            return
+        self.restarts += 1
+        self._process = None
+        self._thread_wanted |= self.restarts > RESTARTS
+        self._start_writer(self.ring)
+
+    def _poke(self) -> None:
+        if self._thread is not None:
+            self._wake.set()
+        elif self._pipe >= 0:
+            with contextlib.suppress(OSError):  # full: the writer has enough to read
+                os.write(self._pipe, b"+")
+
+    def _wait(self, patience: float) -> bool:
+        assert self.ring is not None
+        end = time.monotonic() + patience
+        if self._thread is not None:
+            self._thread.join(patience)
+            return not self._thread.is_alive()
+        while time.monotonic() < end and self._process is not None:
+            if self._process.poll() is not None:
+                return bool(self.ring["finished"])
+            if self.ring["finished"]:
+                return True
+            time.sleep(0.002)
+        return False

@@ -1,0 +1,51 @@
+"""What dead attempts left behind: temporary files are swept, unjournaled raw files taken in.
+
+An attempt whose writer still works is left alone: its lock says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from ndt_offline.record import rawfile
+from ndt_offline.record.lock import Lock
+from ndt_offline.record.writer import Writer
+from ndt_offline.run import durable, journal
+from ndt_offline.run.reader import read_layout
+
+
+def take_over(attempts: Path, before: int) -> None:
+    """Clean up after every dead attempt with a lower number."""
+    for attempt in sorted(attempts.glob("[0-9]*")):
+        if not attempt.name.isdigit() or int(attempt.name) >= before:
+            continue
+        lock = Lock(attempt / "writer.lock")
+        with contextlib.suppress(OSError):
+            if lock.take():
+                try:
+                    _clean(attempt)
+                finally:
+                    lock.drop()
+
+
+def unfinished(attempts: Path) -> list[Path]:
+    """Attempts without a closing line: trainer and writer ended together, or still work."""
+    return [
+        attempt
+        for attempt in sorted(attempts.glob("[0-9]*"))
+        if not any(
+            r.get("kind") == "close" for r in journal.read(attempt / "journal.jsonl").records
+        )
+    ]
+
+
+def _clean(attempt: Path) -> None:
+    for litter in attempt.glob(f"**/*{durable.LITTER}"):
+        litter.unlink(missing_ok=True)
+    known = {r.get("step") for r in journal.read(attempt / "journal.jsonl").records}
+    if all(rawfile.step_of(path) in known for path in rawfile.listed(attempt)):
+        return
+    writer = Writer(attempt)
+    writer.adopt_raw(lambda key: read_layout(attempt.parent.parent / "layouts" / f"{key}.json"))
+    writer.close({"trainer": "died", "taken_over": True})

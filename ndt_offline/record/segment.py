@@ -1,0 +1,39 @@
+"""A segment: what the next checkpoint is predicted from, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ndt_offline.run import grid
+from ndt_offline.run.layout import Layout, Vectors
+
+LENGTH = 32  # checkpoints, those stored raw or dropped included: a reader decodes at most these
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A keyframe and what followed. `first` is the number of its first checkpoint."""
+
+    first: int
+    layout: str
+    before: tuple[tuple[int, Vectors], ...] = ()  # (step, vectors), newest first
+    grid: dict[str, list[int | None]] | None = None
+
+    def holds(self, number: int, layout: Layout) -> bool:
+        """Whether the checkpoint of this number can be coded in this segment."""
+        return layout.key == self.layout and self.first <= number < self.first + LENGTH
+
+    def after(self, step: int, vectors: Vectors) -> Segment:
+        return replace(self, before=((step, vectors), *self.before)[:2])
+
+
+def on_grid(
+    segment: Segment, number: int, layout: Layout, vectors: Vectors, digits: int
+) -> tuple[Segment, Vectors]:
+    """The vectors rounded to the segment's grid; a new segment where they do not fit it."""
+    if segment.grid is not None and not grid.fits(vectors, segment.grid, layout):
+        segment = Segment(number, layout.key)
+    if segment.grid is None:
+        segment = replace(segment, grid=grid.choose(layout, vectors, digits))
+    assert segment.grid is not None
+    return segment, grid.rounded(vectors, segment.grid, layout)

@@ -1,0 +1,150 @@
+"""The writer as a process of its own: serves the ring until its trainer is done, or dead.
+
+Low priority: it takes what training leaves. In its own session and deaf to SIGINT and SIGTERM:
+what was handed over is finished when the trainer is interrupted. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ndt_offline.errors import NdtError
+from ndt_offline.record.leftovers import take_over
+from ndt_offline.record.lock import Lock
+from ndt_offline.record.ring import Ring
+from ndt_offline.record.writer import Writer
+from ndt_offline.run.layout import Layout
+from ndt_offline.run.reader import read_layout
+
+IDLE = 0.5  # seconds between looks at the trainer
+PATIENCE = 5  # tries for a checkpoint once the trainer is gone
+
+
+class Service:
+    """Moves checkpoints from a ring into an attempt."""
+
+    def __init__(self, ring: Ring, attempt: Path, precision: str | None) -> None:
+        self.ring, self.attempt = ring, attempt
+        self.writer = Writer(attempt, precision, self.failed)
+        self._layouts: dict[str, Layout] = {}
+        self._raw_seen = self._tries = 0
+        self.writer.counts["bytes"] = ring["bytes"]  # of a writer that died before this one
+        self._told()
+
+    def run(self, wait: Callable[[float], None], alive: Callable[[], bool]) -> None:
+        """Serve until the trainer closed or died and nothing is left to do."""
+        self.ring["ready"] = 1
+        while True:
+            ending = bool(self.ring["closing"]) or not alive()
+            worked = self.serve(ending)
+            if ending and not self.ring.waiting():
+                break
+            if not worked:
+                wait(min(IDLE, 0.05 * 2**self._tries) if self._tries else IDLE)
+        self.finish()
+
+    def serve(self, ending: bool) -> bool:
+        """One round; whether anything was done."""
+        waiting = self.ring.waiting()
+        worked = bool(waiting) and self._store(waiting[0], ending)
+        if self.ring["raw"] != self._raw_seen or ending:
+            self._raw_seen = self.ring["raw"]
+            self._guarded(lambda: self.writer.adopt_raw(self.layout))
+        self._told()
+        return worked
+
+    def finish(self) -> None:
+        """The last line: how the trainer ended, and what it could not hand over."""
+        closed = bool(self.ring["closing"])
+        said = self.ring.said(1) if closed else None
+        said = said if isinstance(said, dict) else {}
+        for step, scalars in said.pop("dropped_steps", []):
+            self._guarded(partial(self.writer.drop, step, scalars))
+        end = {"trainer": "closed" if closed else "died", **said}
+        final = not closed or bool(self.ring["final"])
+        self._guarded(lambda: self.writer.close(end if final else None))
+        self._told()
+        self.ring["finished"] = 1
+
+    def failed(self, error: Exception) -> None:
+        self.ring.say(0, str(error))
+        self.ring["failures"] += 1
+
+    def layout(self, key: str) -> Layout:
+        if key not in self._layouts:
+            path = self.attempt.parent.parent / "layouts" / f"{key}.json"
+            self._layouts[key] = read_layout(path)
+        return self._layouts[key]
+
+    def _store(self, slot: int, ending: bool) -> bool:
+        number, step, words = self.ring.words(slot)
+        for lost, scalars in words.pop("dropped", []):
+            self._guarded(partial(self.writer.drop, lost, scalars))
+        if not self._guarded(lambda: self._write(slot, number, step, words)):
+            self._tries += 1
+            if not ending or self._tries < PATIENCE:
+                return False  # the slot stays: tried again after a pause
+            self._guarded(lambda: self.writer.drop(step, words.get("record", {})))
+        self._tries = 0
+        self.ring.free(slot)
+        return True
+
+    def _write(self, slot: int, number: int, step: int, words: Mapping[str, Any]) -> None:
+        layout = self.layout(words["layout"])
+        vectors = self.ring.vectors(slot, layout)
+        if vectors is None:
+            raise NdtError("the slot is smaller than its checkpoint", step=step)
+        self.writer.write(number, step, layout, vectors, words["record"])
+
+    def _guarded(self, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except Exception as error:
+            self.failed(error)
+            return False
+        return True
+
+    def _told(self) -> None:
+        counts = self.writer.counts
+        for name in ("recorded", "dropped", "stored_bytes", "bytes"):
+            self.ring[name] = counts[name]
+        self.ring["raw_done"] = counts["raw"]
+
+
+def main(arguments: list[str]) -> None:
+    """Arguments: one JSON object with descriptors, the attempt's folder, the trainer's id."""
+    told = json.loads(arguments[0])
+    _behave()
+    attempt = Path(told["attempt"])
+    lock = Lock(attempt / "writer.lock")
+    while not lock.take():  # the one before it in this attempt is still at work
+        time.sleep(0.05)
+    service = Service(Ring.open(told["ring"]), attempt, told["precision"])
+    pipe = told["pipe"]
+
+    def wait(seconds: float) -> None:
+        if select.select([pipe], [], [], seconds)[0] and not os.read(pipe, 4096):
+            time.sleep(min(seconds, 0.05))  # the other end is gone: its parent id will tell
+
+    service.run(wait, lambda: os.getppid() == told["trainer"])
+    take_over(attempt.parent, before=int(attempt.name))
+
+
+def _behave() -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(19)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,43 @@
+"""A job: everything that a process, here or elsewhere, must know to replay blocks into a store."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ndt_offline.errors import NdtError
+from ndt_offline.replay.setup import Setup
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a checkpoint is given up: seconds without an end, bytes of memory when it runs alone."""
+
+    seconds: float = HOUR
+    memory: int = 0  # 0: what the machine has
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared replay and where its results go.
+
+    keys: identity of what is measured in each space.
+    token: of the analysis that holds the store; a task of an earlier one, still running
+        somewhere, finds another token there and writes nothing.
+    """
+
+    setup: Setup
+    store: str
+    keys: dict[str, int]
+    limits: Limits = Limits()
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def check_token(self) -> None:
+        """Raise NdtError where the store belongs to another analysis by now."""
+        about = json.loads((Path(self.store) / "zarr.json").read_bytes())
+        if about["attributes"].get("writer") != self.token:
+            raise NdtError("another analysis has taken over the store", path=self.store)

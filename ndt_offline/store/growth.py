@@ -1,0 +1,127 @@
+"""Growth of a store: rows added, superseded or dropped, layers exchanged. The driver alone.
+
+Each change is made in an order that a kill at any moment leaves safe: marks that rows are done
+go first, the steps that say which rows there are come last, and the next start goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndt_offline.store.schema import (
+    MEASURES,
+    Space,
+    create,
+    create_space,
+    forget_consolidated,
+    open_root,
+)
+
+STEPPED = ("records", "signals", "activations", "weights")
+LEFT = ".partial"  # suffix of a chunk whose writer died
+
+
+def make_store(path: Path, spaces: Sequence[Space], rows: int, keys: Mapping[str, int]) -> Any:
+    """A fresh, empty store in place of what is there (which is ours: the caller has checked)."""
+    discard(path)
+    root = create(path, spaces, rows)
+    root.attrs["spaces"] = _text(keys)
+    return root
+
+
+def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> Any:
+    """Open a store for writing; a space whose key is another one starts empty.
+
+    keys: identity of what each space measures. Spaces with the key they had keep their rows.
+    """
+    sweep(path)
+    forget_consolidated(path)
+    root = open_root(path)
+    had, want = root.attrs.get("spaces", {}), _text(keys)
+    for space in spaces:
+        if had.get(space.name) == want[space.name] and space.name in root:
+            continue
+        root.attrs["setup"] = None  # until the driver says what the store holds now
+        root.attrs["spaces"] = {**root.attrs.get("spaces", {}), space.name: ""}
+        _forget_marks(root, space.name)
+        create_space(root, space, int(root.attrs["block"]))
+        root.attrs["spaces"] = {**root.attrs["spaces"], space.name: want[space.name]}
+    return root
+
+
+def grow(root: Any, steps: np.ndarray, unchanged: int) -> None:
+    """Give the store these steps; rows from `unchanged` on are new or superseded."""
+    last: list[Any] = []
+    for name, array in stepped(root):
+        if name == "records/step":
+            last.append(array)
+            continue
+        if name.endswith("/step"):
+            array.resize((len(steps),))
+            array[:] = steps
+        else:
+            _truncate(array, unchanged)
+            array.resize((len(steps), *array.shape[1:]))
+    for array in last:
+        array.resize((len(steps),))
+        array[:] = steps
+
+
+def same_rows(root: Any, rows: int) -> bool:
+    """Whether every array has that many rows: a growth that was cut off is finished later."""
+    return all(array.shape[0] == rows for _, array in stepped(root))
+
+
+def stepped(root: Any) -> Iterator[tuple[str, Any]]:
+    """(name, array) of everything that has a row per step; the marks of `records` first."""
+    for group in STEPPED:
+        if group not in root:
+            continue
+        for key, array in root[group].arrays():
+            if "step" in (array.metadata.dimension_names or ()):
+                yield f"{group}/{key}", array
+
+
+def discard(path: Path) -> None:
+    """Remove a store: by one rename, so that half of it never looks like a store."""
+    for old in path.parent.glob(f"{path.name}.old"):
+        shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        old = path.rename(path.with_name(f"{path.name}.old"))
+        shutil.rmtree(old)
+
+
+def sweep(path: Path) -> int:
+    """Remove what writers that died left behind; returns how many files."""
+    left = [*path.rglob(f"*{LEFT}"), *path.glob("zarr.json.tmp")]
+    for file in left:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    return len(left)
+
+
+def _truncate(array: Any, rows: int) -> None:
+    """Keep the first rows. Whole chunks are dropped, what stays of a partial one is cleared."""
+    if array.shape[0] <= rows:
+        return
+    chunk = array.chunks[0]
+    end = min(array.shape[0], -(-rows // chunk) * chunk)
+    array.resize((end, *array.shape[1:]))
+    if end > rows:
+        array[rows:] = array.fill_value
+    array.resize((rows, *array.shape[1:]))
+
+
+def _forget_marks(root: Any, space: str) -> None:
+    root["records/spectra"][:] = 0
+    root["records/measured"][:, MEASURES.index(space)] = 0
+
+
+def _text(keys: Mapping[str, int]) -> dict[str, Any]:
+    return {name: f"{key:016x}" for name, key in keys.items()}

@@ -1,0 +1,237 @@
+"""The same tests in a child of this process, on a local cluster, and on a scheduler by TCP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from execute_runs import (
+    arrays_of,
+    assert_same,
+    checkpoint_path,
+    cut_to,
+    outcomes,
+    replay,
+    rows_replayed,
+)
+
+from ndt_offline.errors import NdtError, UsageError
+from ndt_offline.execute.cluster import (
+    HERE,
+    check_address,
+    gpu_options,
+    is_open,
+    local_client,
+    local_options,
+    remote_client,
+)
+from ndt_offline.execute.replay_all import Automatic, Cluster, Executor, in_process
+from ndt_offline.execute.spread import Spread
+from ndt_offline.replay.job import Limits
+from ndt_offline.replay.setup import Parameters
+from ndt_offline.store.schema import OUTCOME
+
+POISON = Path(__file__).parent / "poison"
+EXECUTORS = ("in process", "local cluster", "scheduler")
+
+
+@pytest.fixture(scope="module")
+def poisonable() -> Iterator[None]:
+    """Processes started from here on know the poison."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(POISON), *filter(None, sys.path)]))
+        # A scheduler of one's own may be strict: a block whose worker died once runs alone.
+        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def local(poisonable: None) -> Iterator[Executor]:
+    with local_client(2) as client:
+        yield Spread(client)
+
+
+@pytest.fixture(scope="module")
+def scheduler(poisonable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`dask scheduler` and two `dask worker` by hand, as a user would start them."""
+    folder = tmp_path_factory.mktemp("scheduler")
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    made = [[*dask, "scheduler", *common, "--host", HERE, "--port", "0"]]
+    worker = [*dask, "worker", *common, "--host", HERE, "--nthreads", "1"]
+    made.append([*worker, "--nworkers", "2", "--local-directory", str(folder)])
+    started = [subprocess.Popen(command, **quiet) for command in made]  # type: ignore[call-overload]
+    yield file
+    for process in reversed(started):
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    if request.param == "in process":
+        return in_process
+    if request.param == "local cluster":
+        return request.getfixturevalue("local")  # type: ignore[no-any-return]
+    return Cluster(file=str(request.getfixturevalue("scheduler")))
+
+
+@pytest.fixture
+def poisoned(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A run whose steps do to every process, this one's children too, what is said of them."""
+    from ndt_offline.replay.block import BlockRunner
+
+    specification = spec_from_file_location("poison", POISON / "sitecustomize.py")
+    assert specification is not None and specification.loader is not None
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(BlockRunner, "_one", BlockRunner._one)
+    module.poison(BlockRunner)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(POISON), *filter(None, sys.path)]))
+
+    def poison(text: str) -> Path:
+        (run_copy / "poison").write_text(text)
+        return run_copy
+
+    return poison
+
+
+def test_fresh_grown_and_changed(
+    recorded: Path, whole: Path, tmp_path: Path, executor: Executor
+) -> None:
+    store, run = tmp_path / "a.zarr", cut_to(recorded, tmp_path / "run", 190)
+    other = Parameters(layers=("relu*", "*.weight"))
+    assert rows_replayed(replay(run, store, other, executor=executor)) == 190
+    cut_to(recorded, run, 300)
+    assert rows_replayed(replay(run, store, other, executor=executor)) == 110
+    assert rows_replayed(replay(run, store, executor=executor)) == 300
+    assert_same(store, whole)
+
+
+def test_a_damaged_checkpoint_is_listed(
+    run_copy: Path, whole: Path, tmp_path: Path, executor: Executor
+) -> None:
+    store, path = tmp_path / "a.zarr", checkpoint_path(run_copy, 700)
+    path.write_bytes(path.read_bytes()[:-9])
+    replay(run_copy, store, executor=executor)
+    lost = outcomes(store)
+    assert 700 in lost and all(code == OUTCOME["damaged"] for code, _ in lost.values())
+    assert path.name in lost[700][1]
+    assert_same_but(store, whole, lost)
+
+
+def test_poisoned_checkpoints_are_given_up_and_the_rest_is_right(
+    poisoned: Callable[[str], Path], whole: Path, tmp_path: Path, executor: Executor
+) -> None:
+    run, store = poisoned("325:segv 330:kill 1000:hang 1400:bomb"), tmp_path / "a.zarr"
+    replay(run, store, executor=executor, limits=Limits(seconds=3))
+    lost = outcomes(store)
+    assert set(lost) == {325, 330, 1000, 1400}
+    assert all(code == OUTCOME["failed"] for code, _ in lost.values())
+    for step, reason in (
+        (325, "SIGSEGV"),
+        (330, "SIGKILL"),
+        (1000, "no end"),
+        (1400, "MemoryError"),
+    ):
+        assert reason in lost[step][1] and checkpoint_path(run, step).name in lost[step][1]
+    assert_same_but(store, whole, lost)
+    assert replay(run, store, executor=executor) == [], "what is known to kill is not tried again"
+
+
+def assert_same_but(store: Path, whole: Path, steps: Iterable[int]) -> None:
+    """Two stores agree in every row but these."""
+    one, other = arrays_of(store), arrays_of(whole)
+    kept = ~np.isin(other["records/step"], list(steps))
+    for name in other:
+        rows = kept if len(other[name]) == len(kept) else slice(None)
+        np.testing.assert_array_equal(one[name][rows], other[name][rows], err_msg=name)
+
+
+def test_every_port_of_a_local_cluster_is_on_this_machine_only(local: Spread) -> None:
+    me = psutil.Process()
+    ports = [
+        connection.laddr.ip
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(ports) >= 4 and set(ports) == {HERE}
+
+
+def test_workers_have_one_thread_and_no_trimming(local: Spread) -> None:
+    for environment in local.client.run(lambda: dict(os.environ)).values():
+        assert environment["OMP_NUM_THREADS"] == "1"
+        assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert set(local.client.nthreads().values()) == {1}
+
+
+def test_a_cluster_is_described_by_a_dictionary() -> None:
+    options = local_options(3, "/scratch")
+    assert (options["n_workers"], options["threads_per_worker"]) == (3, 1)
+    assert options["host"] == HERE and options["dashboard_address"] == f"{HERE}:0"
+    made = gpu_options(["0", "GPU-7"], "/scratch")
+    devices = [w["options"]["env"]["CUDA_VISIBLE_DEVICES"] for w in made["workers"].values()]
+    assert devices == ["0", "GPU-7"]
+    assert made["scheduler"]["options"]["host"] == HERE
+
+
+def test_schedulers_that_are_not_there_are_told_of_in_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(NdtError, match="no scheduler file after 1 s"),
+        remote_client(None, tmp_path / "none.json", patience=1),
+    ):
+        pass
+    with (
+        pytest.raises(NdtError, match="no scheduler answers within 2 s"),
+        remote_client("tcp://127.0.0.1:9", patience=2),
+    ):
+        pass
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "http://x:1", "tcp://host", "tcp://:8786"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        check_address(address)
+
+
+def test_open_schedulers_are_named() -> None:
+    assert is_open("tcp://10.0.0.1:8786") and is_open("10.0.0.1:8786")
+    assert not is_open("tls://10.0.0.1:8786") and not is_open("tcp://127.0.0.1:1")
+
+
+def test_a_short_analysis_starts_no_cluster(
+    recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndt_offline.execute import replay_all
+
+    def cluster(*args: object, **options: object) -> None:
+        pytest.fail("a cluster was started for a second of work")
+
+    monkeypatch.setattr(replay_all, "local_client", cluster)
+    replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=4))
+    assert_same(tmp_path / "a.zarr", whole)
+
+
+def test_a_long_analysis_starts_one(
+    recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndt_offline.execute import replay_all
+
+    said: list[str] = []
+    monkeypatch.setattr(replay_all, "WORTH", 0.0)
+    replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=2, say=said.append))
+    assert_same(tmp_path / "a.zarr", whole)
+    assert len(said) == 1 and "2 processes" in said[0] and HERE in said[0]
