@@ -86,8 +86,7 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
     target = u[order:]
     lags: Array = np.stack([u[order - k : -k] for k in range(1, order + 1)])
-    far = np.abs(u)
-    far = np.stack([far[order - k : -k] for k in range(1, 5)]).max(axis=0)
+    far = np.abs(lags[:4]).max(axis=0)
     calm: Array = (LEVERAGE / np.maximum(far, LEVERAGE)) ** 2
     weighted: Array = lags * calm
     phi: Array = np.zeros(ORDER)
