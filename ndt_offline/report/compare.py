@@ -43,10 +43,10 @@ def spread_rows(rows: Sequence[Row]) -> list[Row]:
     found = []
     for (space, layer, *_), group in groups.items():
         mean: Row = {"space": space, "layer": layer, "runs": len(group)}
-        for key in ("first", "last", "transitions", "expected"):
-            values = np.array([r[key] for r in group if r[key] is not None], np.float64)
-            mean[key] = float(values.mean()) if len(values) else None
-            mean[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+        for name in ("first", "last", "transitions", "expected"):
+            values = np.array([r[name] for r in group if r[name] is not None], np.float64)
+            mean[name] = float(values.mean()) if len(values) else None
+            mean[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
         found.append(mean)
     return [row for row in found if row["runs"] > 1]
 

@@ -196,7 +196,7 @@ def number(value: float) -> str:
 
 def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     parts = []
-    for y in ticks(*frame.y, 4):
+    for y in ticks(*frame.y, 4) if frame.y[0] != frame.y[1] else ():
         py = float(frame.at_y(y))
         form = '<path class="grid" d="M{a} {y:.1f}H{b}"/>'
         parts.append(Markup(form).format(a=frame.left, b=frame.right, y=py))

@@ -92,9 +92,11 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     yield words
     if about["detector"] != "steps":
         return
-    events = rows_of(tidy_table(results, "events"))
+    events, stage = rows_of(tidy_table(results, "events")), results.answer("events")
+    tested = dict(stage.attrs) if stage is not None else {}
+    many = f"{tested.get('tested', 0)} of {tested.get('series', 0)} series"
     if not events:
-        yield "events (jumps of several series at once that noise does not give): none"
+        yield f"events (jumps that noise does not give anywhere in {many}): none"
     for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
         marks = f", at a change of {event['marks']}" if event["marks"] else ""
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
