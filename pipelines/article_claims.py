@@ -20,6 +20,7 @@ from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
 
 METRICS = ("stable_rank", "participation_ratio_sv", "components_90", "nuclear_norm_ratio")
+SMOOTH = ("stable_rank", "participation_ratio_sv", "nuclear_norm_ratio")  # no whole numbers
 Values = Sequence[float]
 
 
@@ -41,6 +42,8 @@ def estimate(values: Values, digits: int = 2) -> str:
     low, mean, high = interval(values)
     if min(values, default=-1) >= 0:
         low = max(low, 0.0)  # counts and shares; NaN stays NaN
+    if max(map(abs, values), default=2) <= 1:
+        low, high = max(low, -1.0), min(high, 1.0)  # shares and correlations
     if np.isnan(mean):
         return "–"
     shown = f"{mean:.{digits}f}"
@@ -215,7 +218,7 @@ def sampling(runs: Sequence[Results]) -> Line:
     ratios: dict[str, list[float]] = {"zscore": [], "steps": []}
     noise = []
     for run in runs:
-        rows = series_of(run, "activations")
+        rows = series_of(run, "activations", SMOOTH)
         for name, found in ratios.items():
             rates = join_rates(
                 rates_of(row, run.steps, name, (5, 50), 1 if name == "zscore" else 0, seed)
@@ -228,7 +231,7 @@ def sampling(runs: Sequence[Results]) -> Line:
     return Line(
         "5", "every 5 steps finds ten times the jumps of every 50", "10", ratios["zscore"],
         ratios["steps"], judged(ratios["zscore"], 7, 14),
-        f"ratio, 4 metrics x 3 layers of activations; on matched noise the z-score gives "
+        f"ratio, 3 metrics x 3 layers of activations; on matched noise the z-score gives "
         f"{estimate(noise, 1)}: it follows from the number of samples",
     )  # fmt: skip
 

@@ -14,6 +14,8 @@ from ndt_offline.execute.derive import derive
 from ndt_offline.execute.question import Question
 from ndt_offline.report.summary import summary_rows
 from ndt_offline.store import schema
+from ndt_offline.store.growth import grow
+from ndt_offline.store.growth import make_store as make_store_on_disk
 from ndt_offline.store.results import Results
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}$x_1$\u202e=cmd()\x1b[31m"
@@ -57,8 +59,9 @@ def make_store(
         for name in ("activations", "weights")
     ]
     about = {"key": "0", "loss": "cross_entropy", "parameters": {}, "skipped": []}
-    root = schema.create(path, spaces, rows, {"setup": about | {"notes": [], "problems": []}})
-    schema.grow(root, steps, 0)
+    root = make_store_on_disk(path, spaces, rows, {"activations": 1, "weights": 2})
+    root.attrs["setup"] = about | {"notes": [], "problems": []}
+    grow(root, steps, 0)
     for space in spaces:
         level = 2.0 + 0.01 * rng.standard_normal((rows, len(layers)))
         if jump is not None and space.name == "activations":
