@@ -16,6 +16,7 @@ from ndt_offline.errors import UsageError
 
 REACH = 10  # points on either side of an event: a window of 21
 WINDOW = 2 * REACH + 1
+HEAVY = 16.0  # degrees of freedom below which a series' tails are heavy
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,15 @@ def find_events(peaks: Peaks, steps: Any, level: float = 0.1) -> list[Event]:
 
 
 def _columns(peaks: Peaks) -> Table:
-    """Series, index and strength of every peak: |T|, or |Tt| where that is smaller."""
+    """Series, index and strength of every peak: |T|, or |Tt| where tails are heavy and it is less.
+
+    From 16 degrees of freedom to Gaussian, |T| is believed: there |Tt| of a large step is
+    mostly the price of not knowing the tail, and a lone step in a walk would need twice the size.
+    """
     found = peaks.found
-    strength = np.minimum(np.abs(found["T"]), np.abs(found["Tt"]))
+    heavy = found["nu"] < HEAVY
+    strength = np.abs(found["T"])
+    strength = np.where(heavy, np.minimum(strength, np.abs(found["Tt"])), strength)
     order = np.argsort(found["series"], kind="stable")
     table = {"series": found["series"], "index": found["index"], "T": found["T"]}
     return {name: c[order] for name, c in (table | {"strength": strength}).items()}

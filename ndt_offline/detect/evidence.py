@@ -102,13 +102,15 @@ def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
     inside = np.abs(np.arange(-half, half) + 0.5) < halves[:, None]
     weight = np.where(inside, weight / found.scale[found.row][:, None], 0.0)
     shifted = _shifted(noise.phi) * weight[:, None]
-    # Orthonormal nuisance; columns that a filter does not use are 0 and stay out.
     nuisance = found.bank.designs[found.row, 1:] * weight[:, None]
-    vectors, values, _ = np.linalg.svd(nuisance.swapaxes(1, 2), full_matrices=False)
-    basis = vectors * (values > 1e-9 * values.max(axis=1, keepdims=True))[:, None]
     data = data * weight
-    data = data - (basis @ (data[:, None] @ basis).swapaxes(1, 2))[:, :, 0]
-    power = (shifted**2).sum(axis=2) - ((shifted @ basis) ** 2).sum(axis=2)
+    # Least squares on the nuisance; the ridge keeps columns that are 0, or nearly so, harmless.
+    gram = nuisance @ nuisance.swapaxes(1, 2)
+    most = np.trace(gram, axis1=1, axis2=2)[:, None, None]
+    solved = np.linalg.solve(gram + 1e-12 * most * np.eye(4), nuisance)
+    data = data - ((data[:, None] @ nuisance.swapaxes(1, 2)) @ solved)[:, 0]
+    mixed = shifted @ nuisance.swapaxes(1, 2)
+    power = (shifted**2).sum(axis=2) - (mixed * (shifted @ solved.swapaxes(1, 2))).sum(axis=2)
     power = np.maximum(power, 1e-300)
     log = (shifted @ data[:, :, None])[:, :, 0] ** 2 / (2 * power) - 0.5 * np.log(power)
     share = np.exp(log - log.max(axis=1, keepdims=True))

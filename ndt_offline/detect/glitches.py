@@ -42,11 +42,14 @@ def _pulses(x: Array, noise: Noise, width: int) -> list[int]:
     if stop <= first:
         return []
     centred, weights = x - x.mean(), _one_sided(noise.phi, width)
-    # Entry j of the forward signal: the pulse starts at point j + PAST.
-    forward = np.convolve(whiten(centred, noise.phi), weights[::-1], "valid")
-    backward = np.convolve(whiten(centred[::-1], noise.phi), weights[::-1], "valid")[::-1]
     local = noise.volatility[first:stop] * float(np.sqrt(weights @ weights))
-    past, future = forward[first - PAST : stop - PAST] / local, backward[first:stop] / local
+    # Entry j of the convolution: the pulse starts at point j + PAST.
+    forward = np.convolve(whiten(centred, noise.phi), weights[::-1], "valid")
+    past = forward[first - PAST : stop - PAST] / local
+    if np.abs(past).max() <= LIMIT:
+        return []
+    backward = np.convolve(whiten(centred[::-1], noise.phi), weights[::-1], "valid")[::-1]
+    future = backward[first:stop] / local
     both = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []
     while both.max() > LIMIT:

@@ -13,10 +13,11 @@ from ndt_offline.detect.evidence import describe_steps, p_value
 from ndt_offline.detect.glitches import without_glitches
 from ndt_offline.detect.noise import Noise, fit_noise
 from ndt_offline.detect.pieces import split
-from ndt_offline.detect.pursuit import Search, search
+from ndt_offline.detect.pursuit import LOWEST, Search, search
 from ndt_offline.detect.tails import GAUSSIAN, t_statistics
 from ndt_offline.detect.transition import Array, Points, Steps, Transition, from_columns
 from ndt_offline.detect.transition import to_columns as _columns
+from ndt_offline.errors import UsageError
 
 TAILS = 4.7
 
@@ -103,6 +104,15 @@ def accepted(columns: dict[str, Any], threshold: float, tails: float = TAILS) ->
     )
 
 
+def check_threshold(threshold: float) -> None:
+    """A `UsageError` for a threshold below the weakest candidate, or no number."""
+    if not threshold >= LOWEST:
+        raise UsageError(
+            f"threshold {threshold:g} is below {LOWEST:g}: no weaker candidates are kept",
+            remedy=f"{LOWEST:g} or more; below it noise gives a step in most series",
+        )
+
+
 def find_steps(
     values: Array, steps: Steps, threshold: float = REFERENCE, tails: float = TAILS
 ) -> list[Transition]:
@@ -114,6 +124,7 @@ def find_steps(
     most steps under 2 local SD, to everything under 72 points. Not a test of gradual change: for
     that see `segments` and the phases.
     """
+    check_threshold(threshold)
     columns, _, _ = candidates(values, steps)
     keep = accepted(columns, threshold, tails)
     return from_columns({name: column[keep] for name, column in columns.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,8 +87,7 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
     target = u[order:]
     lags: Array = np.stack([u[order - k : -k] for k in range(1, order + 1)])
-    far = np.abs(u)
-    far = np.stack([far[order - k : -k] for k in range(1, 5)]).max(axis=0)
+    far = np.abs(lags[:4]).max(axis=0)
     calm: Array = (LEVERAGE / np.maximum(far, LEVERAGE)) ** 2
     weighted: Array = lags * calm
     phi: Array = np.zeros(ORDER)
@@ -112,6 +112,21 @@ def whiten(x: Array, phi: Array) -> Array:
         if weight:
             out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
     return out
+
+
+def autoregress(innovations: Array, phi: Sequence[float] | Array) -> Array:
+    """x_t = e_t + sum_k phi_k x_(t-k) along the last axis, from zero: what `whiten` undoes.
+
+    A banded triangular system; `scipy.signal` would do it too, but loading it loads scipy.stats.
+    """
+    from scipy.linalg import solve_banded
+
+    n, order = innovations.shape[-1], len(phi)
+    bands = np.empty((order + 1, n))
+    bands[0], bands[1:] = 1.0, -np.asarray(phi)[:, None]
+    rows = innovations.reshape(-1, n)
+    out: Array = solve_banded((order, 0), bands, rows.T, check_finite=False).T
+    return out.reshape(innovations.shape)
 
 
 def whitened_step(phi: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndt_offline.detect.detectors import Detector, as_series, find_detector
-from ndt_offline.detect.gls import TAILS, accepted, candidates
+from ndt_offline.detect.gls import TAILS, accepted, candidates, check_threshold
 from ndt_offline.detect.pieces import OK
 from ndt_offline.detect.surrogates import draw
 from ndt_offline.detect.transition import Array, Steps, Transition, from_columns, to_columns
@@ -56,6 +56,8 @@ def find_peaks(
     x, at = as_series(values, steps)
     chosen = find_detector(detector)
     known = chosen.params(**params)
+    if chosen.name == "steps":
+        check_threshold(known["threshold"])
     columns, status, fits = candidates(x, at, describe=chosen.name == "steps")
     noise = draw(x, fits, draws, seed)
     if chosen.name != "steps":

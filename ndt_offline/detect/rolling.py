@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ndt_offline.detect.transition import Array, Points, Steps, Transition
+from ndt_offline.errors import UsageError
 
 FLAT = 1e-10
 TINY = 1e-8
@@ -103,6 +104,8 @@ def crossings(
     Points within a millionth of the threshold are computed again with the plain formula, so that
     exactly the same points are found as by the existing tool.
     """
+    if window < 2 or min_points < 1 or not threshold > 0:
+        raise UsageError("window must be at least 2, min_points at least 1, threshold above 0")
     x = np.ascontiguousarray(values, np.float64)
     z = zscores(x, window, min_points)
     rows, points = np.nonzero(z > threshold * (1 - 1e-6))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ndt_offline.detect.gls import Fit, candidates, standing
-from ndt_offline.detect.noise import ORDER, TREND, fit_ar, rolling_scale, running_median, whiten
+from ndt_offline.detect.noise import (
+    ORDER,
+    TREND,
+    autoregress,
+    fit_ar,
+    rolling_scale,
+    running_median,
+    whiten,
+)
 from ndt_offline.detect.pursuit import staircase
 from ndt_offline.detect.tails import CENSOR, GAUSSIAN, fit_tails
 from ndt_offline.detect.transition import Array, Steps
@@ -47,7 +55,6 @@ def draw(values: Array, fits: list[Fit], draws: int, seed: int | tuple[int, ...]
 
 def _piece(f: Fit, draws: int, rng: np.random.Generator) -> Array:
     from scipy.ndimage import uniform_filter1d
-    from scipy.signal import lfilter
 
     rest = f.clean - staircase(*standing(f), len(f.clean))
     trend = running_median(rest, TREND)
@@ -57,7 +64,7 @@ def _piece(f: Fit, draws: int, rng: np.random.Generator) -> Array:
     _refill(own, f, rng)
     long = np.concatenate([own[:, :WARM][:, ::-1], own[:, :ORDER], own], axis=1)
     signed = long * rng.choice((-1.0, 1.0), size=long.shape)
-    noise = lfilter([1.0], np.r_[1.0, -phi], signed, axis=1)[:, -len(f.clean) :]
+    noise = autoregress(signed, phi)[:, -len(f.clean) :]
     return noise + uniform_filter1d(trend, min(SMOOTH, len(trend)), mode="nearest")
 
 

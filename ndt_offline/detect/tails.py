@@ -97,15 +97,21 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
 def _gain(columns: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
     """Log-likelihood of each row of data [k, m] with the step minus without it. [k]."""
     design = columns * weight[:, None]
-    data = data * weight
-    return _loss(design[:, 1:], data, nu, scale) - _loss(design, data, nu, scale)
+    both = np.concatenate([design, design])
+    both[len(data) :, 0] = 0.0
+    loss = _loss(both, np.tile(data * weight, (2, 1)), nu, scale)
+    return loss[len(data) :] - loss[: len(data)]
 
 
 def _loss(design: Array, data: Array, nu: float, scale: float) -> Array:
-    """Minus the log-likelihood at the fit of `ITERATIONS` reweighted least squares. [k]."""
+    """Minus the log-likelihood at the fit of `ITERATIONS` reweighted least squares. [k].
+
+    A column that is 0 stays out of the fit.
+    """
     weighted, transposed = design, design.swapaxes(1, 2)
     power = (design**2).sum(axis=2)
-    ridge = 1e-12 * power.max(axis=1)[:, None, None] * np.eye(design.shape[1])
+    most = power.max(axis=1, keepdims=True)
+    ridge = np.where(power > 0, 1e-12 * most, most)[:, :, None] * np.eye(design.shape[1])
     for _ in range(ITERATIONS):
         fit = np.linalg.solve(weighted @ transposed + ridge, weighted @ data[:, :, None])
         square = (data - (transposed @ fit)[:, :, 0]) ** 2 / scale**2

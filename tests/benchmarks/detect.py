@@ -13,12 +13,12 @@ from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import GAUSSIAN, NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES
 from ndt_offline.detect.battery.validation import validate
-from ndt_offline.detect.tally import counts
 from ndt_offline.detect.events import find_events
 from ndt_offline.detect.evidence import p_value
 from ndt_offline.detect.gls import accepted, candidates
 from ndt_offline.detect.peaks import find_peaks, join_peaks
 from ndt_offline.detect.rolling import crossings
+from ndt_offline.detect.tally import counts
 
 N = 1600
 WHICH = sys.argv[4:]
@@ -90,7 +90,10 @@ def calibration(seeds: int, seed: int) -> None:
             T = np.abs(fits[0].ranking.T).max(initial=0.0)
             rows.append(p_value(T, N) if len(columns["nu"]) else 1.0)
         share = (np.array(rows)[:, None] <= levels).mean(axis=0)
-        print(f"{name:16s}", "  ".join(f"{q:g}: {s / q:4.2f} q" for q, s in zip(levels, share)))
+        print(
+            f"{name:16s}",
+            "  ".join(f"{q:g}: {s / q:4.2f} q" for q, s in zip(levels, share, strict=True)),
+        )
 
 
 def intervals(seeds: int, seed: int) -> None:
@@ -164,7 +167,7 @@ def matched(seeds: int, seed: int) -> None:
 def events(seeds: int, seed: int) -> None:
     """Runs with a false event, and power for a lone step among 50 series."""
     at = np.arange(N)
-    false = {"independent": 0, "dependent": 0}
+    false = {"independent": 0.0, "dependent": 0.0, "heavy": 0.0}
     lone = {"white": 0, "walk": 0}
     for s in range(seeds):
         rng = np.random.default_rng([seed, s])
@@ -174,16 +177,21 @@ def events(seeds: int, seed: int) -> None:
         for j in range(10):
             common = NOISES[kinds[j % 4]](rng, N)
             groups += [common + 0.3 * NOISES[kinds[j % 4]](rng, N) for _ in range(5)]
-        for what, series in (("independent", free), ("dependent", groups)):
+        wild = ("t5 in AR .7", "t5 in walk", "GARCH", "t3", "glitches of 2")
+        heavy = [NULLS[wild[j % 5]](rng, N) for j in range(50 if s < seeds // 4 else 0)]
+        for what, series in (("dependent", groups), ("heavy", heavy), ("independent", free)):
+            if not series:
+                continue
             peaks = [find_peaks(x, draws=0) for x in series]
             false[what] += bool(find_events(join_peaks(peaks), at))
-            if what == "dependent":
+            if what != "independent":
                 continue
             for name in lone:
                 x, (where,) = POSITIVES[name](rng, N, 4.0)
                 peaks[0] = find_peaks(x, draws=0)
                 got = find_events(join_peaks(peaks), at)
                 lone[name] += any(abs(e.index - where) <= 10 for e in got)
+    false["heavy"] *= seeds / max(1, seeds // 4)
     print({k: v / seeds for k, v in (false | lone).items()}, f"of {seeds} runs")
 
 
@@ -194,23 +202,23 @@ def speed(seeds: int, seed: int) -> None:
         series = [NULLS[name](rng, N) for _ in range(seeds)]
         series2 = [POSITIVES[name](rng, N, 4.0)[0] for _ in range(seeds)]
         for what, rows in (("null", series), ("one step", series2)):
-            start = time.perf_counter()
+            start = time.process_time()
             for x in rows:
                 candidates(x, at)
-            plain = (time.perf_counter() - start) / seeds
-            start = time.perf_counter()
+            plain = (time.process_time() - start) / seeds
+            start = time.process_time()
             for x in rows[: seeds // 5]:
                 find_peaks(x, at, draws=10)
-            drawn = (time.perf_counter() - start) / (seeds // 5) - plain
+            drawn = (time.process_time() - start) / (seeds // 5) - plain
             print(f"{name:12s} {what:9s} {1e3 * plain:.2f} ms   10 draws {1e3 * drawn:.1f} ms")
     x = rng.normal(size=(1000, N))
-    start = time.perf_counter()
+    start = time.process_time()
     crossings(x)
-    print(f"zscore, 1000 series: {time.perf_counter() - start:.3f} s")
+    print(f"zscore, 1000 series: {time.process_time() - start:.3f} s")
     p = join_peaks([join_peaks([find_peaks(row, at, seed=k) for k, row in enumerate(x[:20])])] * 50)
-    start = time.perf_counter()
+    start = time.process_time()
     counts(p, np.arange(4.0, 8.0, 0.04), groups=np.arange(1000) % 13)
-    print(f"100 thresholds, 1000 series: {time.perf_counter() - start:.4f} s")
+    print(f"100 thresholds, 1000 series: {time.process_time() - start:.4f} s")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ N = 1600
 STEPS = np.arange(N) * 5
 
 
-def made(peaks: list[tuple[int, int, float]], series: int = 50) -> Peaks:
+def made(peaks: list[tuple[int, int, float]], series: int = 50, nu: float = np.inf) -> Peaks:
     """Peaks given as (series, index, T)."""
     number, index, T = (np.array(c) for c in zip(*peaks, strict=True)) if peaks else ([], [], [])
     found = {
         "series": np.array(number, np.int64),
         "index": np.array(index, np.int64),
         "T": np.array(T, np.float64),
-        "Tt": np.array(T, np.float64),
+        "Tt": np.array(T, np.float64) * 0.7,
+        "nu": np.full(len(index), nu),
     }
     table = {"status": np.zeros(series, np.uint8)}
     return Peaks("steps", {"threshold": 4.7}, found, {}, table)
@@ -43,6 +44,12 @@ def test_a_lone_step_among_fifty_needs_about_six_point_seven() -> None:
     assert find_events(made([(0, 700, 6.6)]), STEPS) == []
     assert len(find_events(made([(0, 700, 6.8)]), STEPS)) == 1
     assert len(find_events(made([(0, 700, 6.0)], series=5), STEPS)) == 1
+
+
+def test_under_heavy_tails_tt_counts() -> None:
+    assert find_events(made([(0, 700, 9.0)], nu=5.0), STEPS) == []
+    assert len(find_events(made([(0, 700, 9.7)], nu=5.0), STEPS)) == 1
+    assert len(find_events(made([(0, 700, 7.0)], nu=24.0), STEPS)) == 1
 
 
 def test_the_strongest_peak_of_a_series_counts_once() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from ndt_offline.detect.filters import HALVES, calibrate, make_bank, respond, run_filters
-from ndt_offline.detect.noise import ORDER, Noise, fit_ar, fit_noise, whiten
+from ndt_offline.detect.noise import ORDER, Noise, autoregress, fit_ar, fit_noise, whiten
 from ndt_offline.detect.pursuit import covary
 
 PHI = np.r_[0.6, 0.2, -0.1, 0.05, np.zeros(4)]
@@ -107,6 +107,15 @@ def test_volatility_follows_the_noise() -> None:
     noise = fit_noise(rng.normal(size=1600) * true)
     inner = np.r_[100:700, 900:1500]
     assert np.abs(np.log(noise.volatility[inner] / true[inner])).mean() < 0.15
+
+
+def test_autoregression_is_the_recursion_and_whitening_undoes_it() -> None:
+    e = np.random.default_rng(0).normal(size=(3, 300))
+    x = autoregress(e, PHI)
+    np.testing.assert_allclose(x, lfilter([1.0], np.r_[1.0, -PHI], e, axis=1), atol=1e-10)
+    np.testing.assert_allclose(whiten(x, PHI)[:, ORDER:], e[:, ORDER:], atol=1e-10)
+    walk = autoregress(e[0], (1.0,))
+    np.testing.assert_allclose(walk, np.cumsum(e[0]), atol=1e-10)
 
 
 def test_whitening_one_series_and_many_agree() -> None:

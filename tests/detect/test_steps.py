@@ -191,6 +191,13 @@ def test_parameters_are_checked() -> None:
         detect(np.zeros(3), [0, 5, 5])
     with pytest.raises(UsageError, match="3 values but 2 steps"):
         detect(np.zeros(3), [0, 5])
+    for threshold in (3.9, float("nan")):
+        with pytest.raises(UsageError, match="below 4"):
+            detect(np.zeros(400), threshold=threshold)
+        with pytest.raises(UsageError, match="below 4"):
+            find_peaks(np.zeros(400), threshold=threshold)
+    with pytest.raises(UsageError, match="window must be"):
+        detect(np.zeros(400), detector="zscore", window=1)
     with pytest.raises(UsageError, match="one dimension"):
         detect(np.zeros((3, 3)))
     with pytest.raises(UsageError, match="below 4"):

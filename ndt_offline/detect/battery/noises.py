@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from ndt_offline.detect.noise import autoregress
 from ndt_offline.detect.transition import Array
 
 Generator = np.random.Generator
@@ -26,16 +27,13 @@ def student(rng: Generator, n: int, df: float = 3.0) -> Array:
 
 def recursive(rng: Generator, n: int, phi: tuple[float, ...], innovation: Noise = white) -> Array:
     """Autoregression x_t = sum_k phi_k x_(t-k) + e_t, stationary start."""
-    from scipy.signal import lfilter
-
-    return lfilter([1.0], [1.0, *(-p for p in phi)], innovation(rng, n + WARM))[WARM:]
+    return autoregress(innovation(rng, n + WARM), phi)[WARM:]
 
 
 def moving(rng: Generator, n: int, phi: float = 0.9, theta: float = -0.5) -> Array:
     """ARMA(1, 1): x_t = phi x_(t-1) + e_t + theta e_(t-1)."""
-    from scipy.signal import lfilter
-
-    return lfilter([1.0, theta], [1.0, -phi], rng.normal(size=n + WARM))[WARM:]
+    e = rng.normal(size=n + WARM + 1)
+    return autoregress(e[1:] + theta * e[:-1], (phi,))[WARM:]
 
 
 def walk(rng: Generator, n: int, innovation: Noise = white) -> Array:

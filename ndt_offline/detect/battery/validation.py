@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from math import isnan
 from functools import partial
+from math import isnan
 from secrets import randbits
 from time import perf_counter
 from typing import Any
@@ -138,8 +138,8 @@ def validate(
     """Run a detector on the battery: `seeds` series of n points per cell.
 
     Fresh seeds each time unless `seed` is given; the result carries the seed. `nulls` and
-    `positives` choose cells by name; `series` (name to values) adds nulls matched to your own series,
-    as drawn by `matched_noise`. 20 seeds are enough to see a detector that is no good; a
+    `positives` choose cells by name; `series` (name to values) adds nulls matched to your own
+    series, as drawn by `matched_noise`. 20 seeds are enough to see a detector that is no good; a
     rate of 0.2 per 1000 needs 200.
     """
     base = randbits(32) if seed is None else seed
