@@ -9,7 +9,12 @@ import click
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
 
-COMMANDS = {"inspect": "ndt_offline.cli.inspect", "verify": "ndt_offline.cli.verify"}
+COMMANDS = {
+    "inspect": "ndt_offline.cli.inspect",
+    "pack": "ndt_offline.cli.pack",
+    "prune": "ndt_offline.cli.prune",
+    "verify": "ndt_offline.cli.verify",
+}
 
 
 class Lazy(click.Group):
