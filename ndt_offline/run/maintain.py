@@ -7,13 +7,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ndt_offline.errors import NdtError, UsageError
-from ndt_offline.run.attempt import Problem
+from ndt_offline.run.attempt import Entry, Problem
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import Decoder, Run
 
 
 def verify(run: Run) -> Iterator[Problem]:
-    """Decode every checkpoint, hidden ones too, both checksums checked; yield what is wrong."""
+    """Decode every checkpoint, hidden ones too, both checksums checked; yield what is wrong.
+
+    Steps whose weights were dropped are no damage: the journal says so, and `Entry.path` is None.
+    """
     if run.foreign:
         yield from _verified(run, list(run.entries))
     for attempt in run.attempts:
@@ -25,9 +28,9 @@ def verify(run: Run) -> Iterator[Problem]:
                 yield Problem(what, str(path))
 
 
-def _verified(run: Run, entries: list) -> Iterator[Problem]:
+def _verified(run: Run, entries: list[Entry]) -> Iterator[Problem]:
     decoder = Decoder(run.path, entries)
-    for entry in sorted(entries, key=lambda e: e.step):
+    for entry in sorted((e for e in entries if e.path), key=lambda e: e.step):
         try:
             decoder.read(entry)
         except NdtError as error:
