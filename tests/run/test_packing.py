@@ -23,14 +23,14 @@ from ndt_offline.run.lock import Lock
 from ndt_offline.run.maintain import verify
 from ndt_offline.run.reader import Decoder, open_run
 
-LAYOUT = Layout.of({"w": ("float32", (60, 50)), "n": ("int64", ())}, {})
+LAYOUT = Layout.of({"w": ("float32", (120, 100)), "n": ("int64", ())}, {})
 Truth = dict[int, str]
 
 
 def vectors_at(step: int) -> dict[str, np.ndarray]:
-    start, drift = np.random.default_rng(0).normal(size=(2, 3000))
-    noise = np.random.default_rng(step).normal(size=3000)
-    sizes = 10 ** np.random.default_rng(1).uniform(-3, 0, 3000)
+    start, drift = np.random.default_rng(0).normal(size=(2, 12000))
+    noise = np.random.default_rng(step).normal(size=12000)
+    sizes = 10 ** np.random.default_rng(1).uniform(-3, 0, 12000)
     w = start + sizes * (1e-3 * step * drift + 1e-4 * noise)
     return {
         "float32": w.astype(np.float32).view(np.uint8),
