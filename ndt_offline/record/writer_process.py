@@ -19,10 +19,10 @@ from typing import Any
 
 from ndt_offline.errors import NdtError
 from ndt_offline.record.leftovers import take_over
-from ndt_offline.record.lock import Lock
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
 from ndt_offline.run.layout import Layout
+from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
 IDLE = 0.5  # seconds between looks at the trainer
