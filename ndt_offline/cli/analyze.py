@@ -8,9 +8,11 @@ import click
 
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
+from ndt_offline.cli.where import Where, where_options
 
 if TYPE_CHECKING:
     from ndt_offline.pipeline import Result
+    from ndt_offline.replay.setup import Parameters
 
 EXAMPLES = """
 Examples:
@@ -19,6 +21,12 @@ Examples:
   ndt-analyze ckpts
   ndt-analyze ckpts --threshold 6            other threshold: no replay
   ndt-analyze ckpts --layers 'encoder.*'     other layers
+  ndt-analyze ckpts --sweep threshold=4:8:0.1
+  ndt-analyze ckpts --detector mypackage.rules:jumps
+  ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
+  ndt-analyze ckpts --dry-run                what it would take, in numbers
+  ndt-analyze ckpts --scheduler tcp://10.0.0.1:8786
+  ndt-analyze ckpts --watch                  while it trains
   ndt-analyze ckpts --json > result.json
 """
 
@@ -49,50 +57,138 @@ Examples:
     default="steps",
     show_default=True,
     metavar="NAME",
-    help="Detector of transitions.",
+    help="steps, segments, baseline, zscore, or your own as package.module:function.",
 )
 @click.option("--threshold", type=float, help="Threshold of the detector.")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Another parameter of the detector; repeatable.",
+)
+@click.option("--sweep", metavar="threshold=A:B:STEP", help="Count transitions at many thresholds.")
 @click.option("--draws", default=10, show_default=True, help="Matched-noise series per series.")
 @click.option("--seed", default=0, show_default=True, help="Seed of matched noise.")
 @click.option("--smooth", type=int, help="Also correlate after a centred mean of N samples.")
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="Also couple with it.")
+@click.option(
+    "--phases",
+    multiple=True,
+    metavar="METRIC",
+    help="Metrics to fit phases to (default: up to 400 series).",
+)
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    metavar="RULE",
+    help="Exit with code 4 where a rule is met, such as 'stable_rank(layer2) < 2'; repeatable.",
+)
 @click.option(
     "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
 )
+@where_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.version_option(__version__, "-V", "--version")
 def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: Any) -> int:
     """Measure every checkpoint of a recorded run and say what happened in it.
 
     PATH is the directory a Recorder wrote, or a folder of safetensors checkpoints.
-    Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used.
+    Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used;
+    4 a rule of --fail-on was met.
     """
     from ndt_offline.cli.show import show_result
 
     if options["out"] and len(paths) > 1:
         raise click.UsageError("--out is for a single PATH")
-    results = [_analyze(path, dict(options), quiet=as_json) for path in paths]
-    show_result(results, as_json, show)
-    return max(result.exit_code for result in results)
+    where = Where.of(options)
+    if where.dry_run:
+        for path in paths:
+            where.outlook(path, options["out"], parameters_of(dict(options)))
+        return 0
+    if where.watch and len(paths) > 1:
+        raise click.UsageError("--watch is for a single PATH")
+    code = 0
+    for _ in where.rounds(paths[0]):
+        results = [_analyze(path, dict(options), where, quiet=as_json) for path in paths]
+        show_result(results, as_json, show)
+        code = max(result.exit_code for result in results)
+    return code
 
 
-def _analyze(path: str, options: dict[str, Any], quiet: bool) -> Result:
-    from ndt_offline.cli.show import Bar
+def parameters_of(options: dict[str, Any]) -> Parameters:
+    """The parameters of the replay, taken out of the options of the command line."""
     from ndt_offline.errors import UsageError
-    from ndt_offline.pipeline import analyze
     from ndt_offline.replay.setup import Parameters
 
     pairs = [tuple(text.rpartition("=")[::2]) for text in options.pop("shapes")]
     if any(not glob for glob, _ in pairs):
         raise UsageError("--as expects GLOB=RULE", remedy="--as 'encoder.*=tokens'")
-    parameters = Parameters(
+    return Parameters(
         layers=options.pop("layers") or None,
         shapes=tuple(pairs),
         **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
     )
-    out, metrics = options.pop("out"), options.pop("metrics")
-    question = options | ({"metrics": metrics} if metrics else {})
+
+
+def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> Result:
+    from ndt_offline.cli.progress import Bar
+    from ndt_offline.pipeline import analyze
+
+    parameters = parameters_of(options)
+    out, report = options.pop("out"), not options.pop("no_report")
     with Bar(quiet) as bar:
-        return analyze(path, out=out, parameters=parameters, progress=bar.told, **question)
+        return analyze(
+            path,
+            out=out,
+            parameters=parameters,
+            executor=where.executor(bar.say),
+            progress=bar.told,
+            report=report,
+            fail_on=options.pop("fail_on"),
+            **question_of(options),
+        )
+
+
+def question_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `Question` from the options of the command line."""
+    from ndt_offline.execute.question import TARGETS
+
+    question = {key: options[key] for key in ("detector", "threshold", "draws", "seed", "smooth")}
+    question["params"] = dict(_parameter(text) for text in options["params"])
+    question["targets"] = tuple(dict.fromkeys((*TARGETS, *options["targets"])))
+    for key in ("metrics", "phases"):
+        if options[key]:
+            question[key] = tuple(options[key])
+    if options["sweep"]:
+        question["sweep"] = _sweep(options["sweep"])
+    return question
+
+
+def _parameter(text: str) -> tuple[str, float | int]:
+    from ndt_offline.errors import UsageError
+
+    name, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"--param {text!r}: expected NAME=NUMBER") from None
+    return name.strip(), int(value) if value == int(value) else value
+
+
+def _sweep(text: str) -> tuple[float, ...]:
+    from ndt_offline.errors import UsageError
+
+    name, _, spread = text.partition("=")
+    try:
+        low, high, step = (float(part) for part in spread.split(":"))
+    except ValueError:
+        low = high = step = 0.0
+    count = round((high - low) / step) + 1 if step > 0 else 0
+    if name != "threshold" or not 1 <= count <= 10_000:
+        raise UsageError(f"--sweep {text!r}", remedy="--sweep threshold=4:8:0.1")
+    return tuple(round(low + step * i, 9) for i in range(count))
 
 
 def main() -> None:
