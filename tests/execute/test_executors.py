@@ -168,10 +168,10 @@ def assert_same_but(store: Path, whole: Path, steps: Iterable[int]) -> None:
 
 
 def test_every_port_of_a_local_cluster_is_on_this_machine_only(local: Spread) -> None:
-    me = psutil.Process()
+    workers = local.client.run(os.getpid).values()
     ports = [
         connection.laddr.ip
-        for process in [me, *me.children(recursive=True)]
+        for process in map(psutil.Process, [os.getpid(), *workers])
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
