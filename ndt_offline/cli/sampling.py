@@ -32,6 +32,7 @@ def command(
 
     from ndt_offline.detect.rates import EVERY
     from ndt_offline.errors import UsageError
+    from ndt_offline.execute.lock import locked
     from ndt_offline.execute.thinning import put_rates
     from ndt_offline.report.runs import open_results
     from ndt_offline.report.tidy import rows_of
@@ -42,9 +43,10 @@ def command(
     known = results.metric_names("activations") + results.metric_names("weights")
     if metric not in known:
         raise UsageError(f"--metric {metric!r}", remedy="one of " + ", ".join(dict.fromkeys(known)))
-    forget_consolidated(results.path)
-    group = put_rates(results, metric, detector, every or EVERY, draws, seed)
-    consolidate(results.path)
+    with locked(results.path):
+        forget_consolidated(results.path)
+        group = put_rates(results, metric, detector, every or EVERY, draws, seed)
+        consolidate(results.path)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("every", "points", "jumps", "by chance", ""):
         table.add_column(name, justify="right" if name else "left")

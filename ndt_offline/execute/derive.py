@@ -36,7 +36,7 @@ def derive(results: Results, question: Question) -> Answers:
         stages = {
             "transitions": jumps.put_transitions(results, question, ids, peaks),
             "sweep": jumps.put_sweep(results, question, peaks),
-            "events": jumps.put_events(results, question, peaks),
+            "events": jumps.put_events(results, question, values, peaks),
             "couplings": relations.put_couplings(results, question, ids, values),
             "phases": relations.put_phases(results, question, ids, values),
         }

@@ -22,6 +22,7 @@ from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 
 SWEPT = 25  # thresholds of a sweep that was not asked for
 SPAN = 6.0  # from the lowest stored threshold to the highest of that sweep
+CHANCE = 1.0  # jumps in a series' matched noise above which it makes no event
 FAILED = 255  # a detector's arithmetic broke down on a series
 
 
@@ -124,7 +125,9 @@ def put_sweep(results: Results, question: Question, found: tuple[str, Peaks]) ->
 SWEEP = ("observed", "matched", "matched_low", "matched_high")
 
 
-def put_events(results: Results, question: Question, found: tuple[str, Peaks]) -> zarr.Group:
+def put_events(
+    results: Results, question: Question, values: np.ndarray, found: tuple[str, Peaks]
+) -> zarr.Group:
     """Transitions of several series at one step, tested over all series; only for `steps`."""
     from ndt_offline.detect.events import find_events, mark_events
 
@@ -132,7 +135,9 @@ def put_events(results: Results, question: Question, found: tuple[str, Peaks]) -
     marks = _marks(results)
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        events = find_events(_finite(peaks), results.steps) if question.detector == "steps" else []
+        trusted = _trusted(peaks, values)
+        steps = question.detector == "steps"
+        events = find_events(_only(peaks, trusted), results.steps) if steps else []
         events = mark_events(events, results.steps, marks)
         columns = {
             "step": np.array([e.step for e in events], np.int64),
@@ -145,16 +150,39 @@ def put_events(results: Results, question: Question, found: tuple[str, Peaks]) -
         inside = dict(zip(("event", "series", "T", "step"), _turned(members, 4), strict=True))
         for name in ("event", "series", "step"):
             inside[name] = inside[name].astype(np.int64)
+        inside["series"] = trusted[inside["series"]]
         tables = {"events": (("event",), columns), "members": (("member",), inside)}
-        return tables, {"peaks": key, "marks": {name: list(at) for name, at in marks.items()}}
+        about = {"peaks": key, "marks": {name: list(at) for name, at in marks.items()}}
+        return tables, about | {"tested": len(trusted), "series": len(values)}
 
-    return stage_of(results.root["derived"], "events", key_of(2, key, sorted(marks.items())), make)
+    return stage_of(results.root["derived"], "events", key_of(3, key, sorted(marks.items())), make)
 
 
-def _finite(peaks: Peaks) -> Peaks:
-    """A step between two constant stretches has no noise to be measured by, and no p."""
-    keep = np.isfinite(peaks.found["T"]) & ~np.isnan(peaks.found["Tt"])
-    return replace(peaks, found={name: column[keep] for name, column in peaks.found.items()})
+def _trusted(peaks: Peaks, values: np.ndarray) -> np.ndarray:
+    """Series whose jumps can make an event: [number].
+
+    Left out are whole numbers, which jump whenever they change, and series on whose matched noise
+    the detector fires: there its p does not hold.
+    """
+    known = np.where(np.isfinite(values), values, 0.0)
+    whole = (known == np.round(known)).all(axis=1)
+    beside = counts(peaks, groups=np.arange(max(len(values), 1)))
+    fires = beside.matched[: len(values), 0] > CHANCE
+    return np.flatnonzero(~whole & ~fires)
+
+
+def _only(peaks: Peaks, chosen: np.ndarray) -> Peaks:
+    """The peaks of chosen series, numbered anew; none between constant stretches, without a p."""
+    number = np.full(len(peaks.series["status"]), -1)
+    number[chosen] = np.arange(len(chosen))
+    found = dict(peaks.found)
+    found["series"] = number[found["series"]]
+    keep = np.isfinite(found["T"]) & ~np.isnan(found["Tt"]) & (found["series"] >= 0)
+    return replace(
+        peaks,
+        found={name: column[keep] for name, column in found.items()},
+        series={name: column[chosen] for name, column in peaks.series.items()},
+    )
 
 
 def _threshold(question: Question, peaks: Peaks) -> float | None:

@@ -11,7 +11,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.report.figures import CYCLE, Axes, new_axes, step_axis
 from ndt_offline.report.runs import run_name
 from ndt_offline.report.summary import Row, summary_rows
-from ndt_offline.report.table import HEAD, printable
+from ndt_offline.report.table import HEAD, shortened
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
 
@@ -43,10 +43,10 @@ def spread_rows(rows: Sequence[Row]) -> list[Row]:
     found = []
     for (space, layer, *_), group in groups.items():
         mean: Row = {"space": space, "layer": layer, "runs": len(group)}
-        for key in ("first", "last", "transitions", "expected"):
-            values = np.array([r[key] for r in group if r[key] is not None], np.float64)
-            mean[key] = float(values.mean()) if len(values) else None
-            mean[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+        for name in ("first", "last", "transitions", "expected"):
+            values = np.array([r[name] for r in group if r[name] is not None], np.float64)
+            mean[name] = float(values.mean()) if len(values) else None
+            mean[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
         found.append(mean)
     return [row for row in found if row["runs"] > 1]
 
@@ -95,11 +95,11 @@ def plot_compare(
         steps = results.steps / results.steps[-1] if share else results.steps
         colour, dash = CYCLE[number % len(CYCLE)], ("-", "--", ":")[number // len(CYCLE) % 3]
         values = results.series(space, layer, metric)
-        axes.plot(steps, values, dash, color=colour, linewidth=1, label=printable(name))
+        axes.plot(steps, values, dash, color=colour, linewidth=1, label=shortened(name))
     step_axis(axes, False)
     if share:
         axes.set_xlabel("share of the training steps")
-    axes.set(ylabel=f"{metric} (dimensions)", title=printable(f"{layer} ({space})"))
+    axes.set(ylabel=f"{metric} (dimensions)", title=shortened(f"{layer} ({space})"))
     return axes
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ndt_offline.errors import UsageError
 from ndt_offline.report.runs import open_results
-from ndt_offline.report.table import HEAD, printable
+from ndt_offline.report.table import HEAD, shortened
 from ndt_offline.report.tidy import SERIES_KEYS, event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
 
@@ -66,7 +66,7 @@ def plot_series(
     axes.set_ylim(low, high)
     step_axis(axes, log)
     axes.set_ylabel(f"{metric} (dimensions)")
-    axes.set_title(printable(f"{layer} ({space})"))
+    axes.set_title(shortened(f"{layer} ({space})"))
     return axes
 
 
@@ -92,7 +92,7 @@ def plot_spectrum(
     )  # fmt: skip
     axes.figure.colorbar(mesh, ax=axes, label="log10 of the share of the largest")
     axes.invert_yaxis()
-    axes.set(xlabel="training step", ylabel="component", title=printable(f"{layer} ({space})"))
+    axes.set(xlabel="training step", ylabel="component", title=shortened(f"{layer} ({space})"))
     return axes
 
 
@@ -107,7 +107,7 @@ def plot_spaces(
         start = finite[0] if len(finite) else np.nan
         axes.plot(results.steps, values / start, color=colour, linewidth=1, label=space)
     axes.legend(frameon=False)
-    axes.set(ylabel=f"{metric} over its first value", title=printable(layer))
+    axes.set(ylabel=f"{metric} over its first value", title=shortened(layer))
     step_axis(axes, False)
     return axes
 
@@ -131,7 +131,7 @@ def plot_couplings(
         edge = "black" if fill == "none" else fill
         axes.scatter(values, at, marker=marker, facecolors=fill, edgecolors=edge, s=26, label=label)
     axes.axvline(0, color=GREY, linewidth=0.7)
-    axes.set_yticks(at, [printable(f"{row['space']} {row['layer']}") for row in rows])
+    axes.set_yticks(at, [shortened(f"{row['space']} {row['layer']}") for row in rows])
     axes.set(xlim=(-1, 1), xlabel=f"Spearman's rho with {target}", title=metric)
     axes.legend(frameon=False, fontsize="small")
     return axes

@@ -134,24 +134,24 @@ def _series_sections(
     ordered = [row for metric in metrics for row in rows if row["metric"] == metric][:CHARTS]
     most = int(np.clip(POINTS // max(len(ordered), 1), FEWEST, FINEST))
     sections: dict[tuple[str, str], dict[str, Any]] = {}
+    steps, loss = store.steps.astype(np.float64), store.signal("loss")
+    behind = {log: panels.loss_shape(steps, loss, most, log) for log in (False, True)}
     for number, row in enumerate(ordered):
         key = row["metric"], row["space"]
         section = sections.setdefault(key, {"metric": key[0], "space": key[1], "charts": []})
-        charts = [_chart_of(store, row, found, most, log) for log in (False, True)]
-        section["charts"].append(
-            {"row": row, "number": number, "linear": charts[0], "log": charts[1]}
-        )
+        name = row["space"], row["layer"], row["metric"]
+        title = f"{row['metric']} of {row['space']} {row['layer']} over training steps"
+        linear, logarithmic = (
+            panels.series_chart(
+                steps, store.series(*name), most, title=printable(title), loss=behind[log],
+                phases=found.phases.get(name, ()), transitions=found.transitions.get(name, ()),
+                events=found.joined.get(name, ()), log=log,
+            )
+            for log in (False, True)
+        )  # fmt: skip
+        chart = {"row": row, "number": number, "linear": linear, "log": logarithmic}
+        section["charts"].append(chart)
     return list(sections.values())
-
-
-def _chart_of(store: Results, row: Row, found: Found, most: int, log: bool) -> Markup:
-    name = row["space"], row["layer"], row["metric"]
-    return panels.series_chart(
-        store.steps.astype(np.float64), store.series(*name), most,
-        title=printable(f"{row['metric']} of {row['space']} {row['layer']} over training steps"),
-        loss=store.signal("loss"), phases=found.phases.get(name, ()),
-        transitions=found.transitions.get(name, ()), events=found.joined.get(name, ()), log=log,
-    )  # fmt: skip
 
 
 def _heat_maps(store: Results) -> list[dict[str, Any]]:

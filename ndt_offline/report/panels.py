@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ndt_offline.report import svg
 from ndt_offline.report.aggregate import Envelope, chosen_rows, envelope
-from ndt_offline.report.table import figure
+from ndt_offline.report.table import figure, shortened
 from ndt_offline.store.results import Results
 
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ def series_chart(
     most: int,
     *,
     title: str,
-    loss: Floats,
+    loss: Envelope | None,
     phases: Sequence[Row] = (),
     transitions: Sequence[Row] = (),
     events: Sequence[Row] = (),
@@ -43,7 +43,8 @@ def series_chart(
         svg.column(frame, p["start"], p["end"], f"phase {p['label']}", PHASES[p["label"]])
         for p in phases
     ]
-    layers.append(_loss_line(frame, steps, loss, most))
+    if loss is not None:
+        layers.append(_loss_line(frame, loss))
     layers += [
         svg.rule(frame, e["step"], "event", f"event at step {e['step']}: {e['series']} series")
         for e in events
@@ -131,8 +132,7 @@ def coupling_chart(rows: Sequence[Row], target: str) -> Markup:
     layers = [svg.rule(frame, 0.0, "axis", "0")]
     for at, row in enumerate(rows):
         y = len(rows) - at - 0.5
-        name = f"{row['space']} {row['layer']}"
-        name = name if len(name) <= 46 else name[:22] + "\u2026" + name[-22:]
+        name = shortened(f"{row['space']} {row['layer']}", 46)
         layers.append(svg.words(292, float(frame.at_y(y)) + 4, name, "tick end"))
         for key, style, shape in (
             ("rho_time", "clock", "dot"), ("rho", "level", "dot"),
@@ -164,14 +164,17 @@ def _drawn(frame: svg.Frame, shape: Envelope, style: str) -> list[Markup]:
     return [*parts, svg.line(frame, shape.x, shape.mean, style)]
 
 
-def _loss_line(frame: svg.Frame, steps: Floats, loss: Floats, most: int) -> Markup:
+def loss_shape(steps: Floats, loss: Floats, most: int, log: bool) -> Envelope | None:
+    """The loss as every chart shows it behind its series; None where it is not known."""
+    if not np.isfinite(loss).any():
+        return None
+    return _binned(svg.Frame((float(steps[0]), float(steps[-1])), (0, 1), log), steps, loss, most)
+
+
+def _loss_line(frame: svg.Frame, shape: Envelope) -> Markup:
     """The loss on a scale of its own, its ends written at the right."""
-    finite = loss[np.isfinite(loss)]
-    if not len(finite):
-        return Markup("")
-    low, high = float(finite.min()), float(finite.max())
+    low, high = float(np.nanmin(shape.mean)), float(np.nanmax(shape.mean))
     inner = svg.Frame(frame.x, (low, high if high > low else low + 1), frame.log)
-    shape = _binned(inner, steps, loss, most)
     words = [
         svg.words(frame.right + 3, float(inner.at_y(v)) + 3.5, figure(v), "tick faint")
         for v in (low, high)

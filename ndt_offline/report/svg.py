@@ -175,7 +175,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
         return [low]
     raw = span / most
     power = 10.0 ** np.floor(np.log10(raw))
-    step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * 0.999)
+    step = min((k * power for k in (1, 2, 5, 10)), key=lambda step: abs(span / step - most))
     first = np.ceil(low / step - 1e-9)
     return [float(i * step) + 0.0 for i in np.arange(first, np.floor(high / step + 1e-9) + 1)]
 
@@ -196,7 +196,7 @@ def number(value: float) -> str:
 
 def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     parts = []
-    for y in ticks(*frame.y, 4):
+    for y in ticks(*frame.y, 4) if frame.y[0] != frame.y[1] else ():
         py = float(frame.at_y(y))
         form = '<path class="grid" d="M{a} {y:.1f}H{b}"/>'
         parts.append(Markup(form).format(a=frame.left, b=frame.right, y=py))

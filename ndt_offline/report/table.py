@@ -92,9 +92,11 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     yield words
     if about["detector"] != "steps":
         return
-    events = rows_of(tidy_table(results, "events"))
+    events, stage = rows_of(tidy_table(results, "events")), results.answer("events")
+    tested = dict(stage.attrs) if stage is not None else {}
+    many = f"{tested.get('tested', 0)} of {tested.get('series', 0)} series"
     if not events:
-        yield "events (jumps of several series at once that noise does not give): none"
+        yield f"events (jumps that noise does not give anywhere in {many}): none"
     for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
         marks = f", at a change of {event['marks']}" if event["marks"] else ""
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
@@ -149,6 +151,12 @@ _CELLS = {"moves with": "yes", "moves against": "against", "a hint": "a hint", "
 def printable(text: str) -> str:
     """Names come from a file: control characters and marks of direction must not reach a screen."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """A printable name that fits: the middle of a long one is left out."""
+    text, part = printable(text), (most - 1) // 2
+    return text if len(text) <= most else f"{text[:part]}\u2026{text[-part:]}"
 
 
 def figure(value: float | None, digits: int = 2) -> str:
