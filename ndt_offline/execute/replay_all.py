@@ -30,7 +30,7 @@ class Executor(Protocol):
 
 def in_process(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
     """One after another: what a short analysis wants. A block that kills is run again alone."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     # One BLAS thread: more never helped here, and cost up to 8 times under load.
     with threadpool_limits(limits=1):

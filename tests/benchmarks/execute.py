@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -49,7 +50,7 @@ def write_run(path: Path, sizes: list[int], rows: int, distinct: int | None = No
     """
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes, sizes[1:], strict=False):
+    for wide, narrow in pairwise(sizes):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
     x, y = torch.randn(512, sizes[0]), torch.randint(0, sizes[-1], (512,))

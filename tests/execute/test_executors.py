@@ -132,8 +132,8 @@ def test_a_damaged_checkpoint_is_listed(
 
 REASONS = {"segv": "SIGSEGV", "kill": "SIGKILL", "hang": "no end", "bomb": "MemoryError"}
 POISONS = {
-    "in process": {325: "segv", 330: "kill", 1000: "hang", 1400: "bomb"},
-    "local cluster": {325: "segv", 1000: "hang"},
+    "in process": {325: "segv", 1000: "hang", 1400: "bomb"},
+    "local cluster": {325: "kill", 330: "segv"},
     "scheduler": {325: "segv", 1400: "bomb"},
 }
 

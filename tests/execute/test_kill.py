@@ -26,8 +26,8 @@ from ndt_offline.execute.replay_all import in_process
 from ndt_offline.replay.mark import BlockReport
 from ndt_offline.replay.setup import Parameters
 
-KILLS = 100 if SLOW else 8  # per kind of work
-PARTS = 6  # of the uninterrupted time, in which the moments are spread evenly and at random
+KILLS = 100 if SLOW else 4  # per kind of work
+PARTS = 4  # of the uninterrupted time, in which the moments are spread evenly and at random
 
 
 def killed_after(seconds: float, work: Callable[[], object]) -> bool:
