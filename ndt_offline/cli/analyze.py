@@ -8,9 +8,11 @@ import click
 
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
+from ndt_offline.cli.where import Where, where_options
 
 if TYPE_CHECKING:
     from ndt_offline.pipeline import Result
+    from ndt_offline.replay.setup import Parameters
 
 EXAMPLES = """
 Examples:
@@ -22,6 +24,9 @@ Examples:
   ndt-analyze ckpts --sweep threshold=4:8:0.1
   ndt-analyze ckpts --detector mypackage.rules:jumps
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
+  ndt-analyze ckpts --dry-run                what it would take, in numbers
+  ndt-analyze ckpts --scheduler tcp://10.0.0.1:8786
+  ndt-analyze ckpts --watch                  while it trains
   ndt-analyze ckpts --json > result.json
 """
 
@@ -83,6 +88,7 @@ Examples:
 @click.option(
     "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
 )
+@where_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.version_option(__version__, "-V", "--version")
 def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: Any) -> int:
@@ -96,31 +102,48 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
 
     if options["out"] and len(paths) > 1:
         raise click.UsageError("--out is for a single PATH")
-    results = [_analyze(path, dict(options), quiet=as_json) for path in paths]
-    show_result(results, as_json, show)
-    return max(result.exit_code for result in results)
+    where = Where.of(options)
+    if where.dry_run:
+        for path in paths:
+            where.outlook(path, options["out"], parameters_of(dict(options)))
+        return 0
+    if where.watch and len(paths) > 1:
+        raise click.UsageError("--watch is for a single PATH")
+    code = 0
+    for _ in where.rounds(paths[0]):
+        results = [_analyze(path, dict(options), where, quiet=as_json) for path in paths]
+        show_result(results, as_json, show)
+        code = max(result.exit_code for result in results)
+    return code
 
 
-def _analyze(path: str, options: dict[str, Any], quiet: bool) -> Result:
-    from ndt_offline.cli.show import Bar
+def parameters_of(options: dict[str, Any]) -> Parameters:
+    """The parameters of the replay, taken out of the options of the command line."""
     from ndt_offline.errors import UsageError
-    from ndt_offline.pipeline import analyze
     from ndt_offline.replay.setup import Parameters
 
     pairs = [tuple(text.rpartition("=")[::2]) for text in options.pop("shapes")]
     if any(not glob for glob, _ in pairs):
         raise UsageError("--as expects GLOB=RULE", remedy="--as 'encoder.*=tokens'")
-    parameters = Parameters(
+    return Parameters(
         layers=options.pop("layers") or None,
         shapes=tuple(pairs),
         **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
     )
+
+
+def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> Result:
+    from ndt_offline.cli.progress import Bar
+    from ndt_offline.pipeline import analyze
+
+    parameters = parameters_of(options)
     out, report = options.pop("out"), not options.pop("no_report")
     with Bar(quiet) as bar:
         return analyze(
             path,
             out=out,
             parameters=parameters,
+            executor=where.executor(bar.say),
             progress=bar.told,
             report=report,
             fail_on=options.pop("fail_on"),

@@ -9,27 +9,31 @@ import click
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
 
-COMMANDS = {
-    "inspect": "ndt_offline.cli.inspect",
-    "verify": "ndt_offline.cli.verify",
-    "compare": "ndt_offline.cli.compare",
-    "export": "ndt_offline.cli.export",
-    "figures": "ndt_offline.cli.figures",
-    "sampling": "ndt_offline.cli.sampling",
-    "validate": "ndt_offline.cli.validate",
-}
+# Each is a module of this folder that holds a `command`.
+COMMANDS = (
+    "compare",
+    "export",
+    "figures",
+    "inspect",
+    "pack",
+    "prune",
+    "sampling",
+    "validate",
+    "verify",
+)
 
 
 class Lazy(click.Group):
     """A group that imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(COMMANDS[name]).command  # type: ignore[no-any-return]
+        found: click.Command = import_module(f"ndt_offline.cli.{name}").command
+        return found
 
 
 @click.group(cls=Lazy, context_settings=SETTINGS)

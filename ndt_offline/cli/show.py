@@ -6,11 +6,8 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from types import TracebackType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ndt_offline.errors import UsageError
@@ -19,39 +16,6 @@ from ndt_offline.report.document import document_of
 from ndt_offline.report.table import HEAD, print_table, printable
 
 LISTED = 20  # problems shown on the screen; --json has them all
-
-
-class Bar:
-    """Progress on standard error: a bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        console = Console(stderr=True)
-        hidden = quiet or not console.is_terminal
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, transient=True, disable=hidden)
-        self._task: Any = None
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def told(self, what: str, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task(what, total=total or None)
-        self._progress.update(self._task, description=what, completed=done, total=total or None)
 
 
 def show_result(results: Sequence[Result], as_json: bool, metric: str | None) -> None:

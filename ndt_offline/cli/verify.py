@@ -15,7 +15,7 @@ Example:
 @click.command("verify", epilog=EXAMPLE)
 @click.argument("run", type=click.Path())
 def command(run: str) -> int:
-    """Read every visible checkpoint of RUN and compare it with what the journal recorded.
+    """Read every checkpoint of RUN, hidden ones too, and compare it with the journal.
 
     Exit code 0 where all is well, 3 where something is damaged (listed).
     """
@@ -26,5 +26,7 @@ def command(run: str) -> int:
     problems = [*opened.problems, *verify(opened)]
     for problem in problems:
         click.echo(f"{problem.path}: {problem.what}", err=True)
-    click.echo(f"{len(opened.entries)} checkpoints, {len(problems)} problems")
+    dropped = sum(entry.path is None for entry in opened.entries)
+    told = f", {dropped} dropped while recording" if dropped else ""
+    click.echo(f"{len(opened.entries)} checkpoints{told}, {len(problems)} problems")
     return 3 if problems else 0

@@ -97,7 +97,10 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     signals = np.stack([whiten(x - x.mean(), noise.phi), noise.volatility**2])
     # What wraps around falls on points that a filter does not reach anyway.
     out = irfft(rfft(signals, fast) * rfft(kernels).conj(), fast)
-    size, error = out[:, 0, :n], np.sqrt(np.maximum(out[:, 1, :n], 0.0))
+    # The transform's own rounding, where the volatility spans many orders of magnitude.
+    least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2
+    power = (bank.weights**2).sum(axis=1, keepdims=True)
+    size, error = out[:, 0, :n], np.sqrt(np.maximum(out[:, 1, :n], least * power))
     for row, h in enumerate(bank.halves):
         for outside in (slice(0, h + ORDER), slice(n - h + 1, None)):
             size[row, outside], error[row, outside] = 0.0, np.inf

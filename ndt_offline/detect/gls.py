@@ -25,9 +25,11 @@ TAILS = 4.7
 @dataclass(frozen=True)
 class Fit:
     """One piece of a series, explained: its points, its noise before anything was taken out, what
-    is left without glitches, candidates."""
+    is left without glitches, candidates. All values are (value - centre) / unit."""
 
     points: Points
+    centre: float
+    unit: float
     raw: Noise
     clean: Array
     glitches: Array
@@ -39,13 +41,21 @@ class Fit:
 
 def fit(values: Array, points: Points) -> Fit:
     """Glitches out, candidates in, ranked, checked for heavy tails."""
-    x = values[points]
+    x, centre, unit = standardise(values[points])
     noise = fit_noise(x)
     clean, glitches = without_glitches(x, noise)
     found = search(clean, None if glitches.any() else noise)
     ranking = eliminate(found)
     Tt, nu = t_statistics(clean, found, ranking)
-    return Fit(points, noise, clean, glitches, found, ranking, Tt, nu)
+    return Fit(points, centre, unit, noise, clean, glitches, found, ranking, Tt, nu)
+
+
+def standardise(x: Array) -> tuple[Array, float, float]:
+    """The series about its median in units of its spread: squares neither over- nor underflow."""
+    centre = float(np.median(x))
+    rest = x - centre
+    unit = float(np.median(np.abs(rest))) or float(np.abs(rest).max()) or 1.0
+    return rest / unit, centre, unit
 
 
 def candidates(
@@ -81,12 +91,14 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     columns = describe_steps(f.clean, found, ranking)
     last = len(f.points) - 1
     at = {name: f.points[np.clip(found.at + columns[name], 0, last)] for name in ("low", "high")}
+    for name in ("size_low", "size_high"):
+        columns[name] = columns[name] * f.unit
     return columns | {
         "index": f.points[found.at],
         "step": steps[f.points[found.at]],
         "low": steps[at["low"]],
         "high": steps[at["high"]],
-        "size": ranking.sizes,
+        "size": ranking.sizes * f.unit,
         "T": ranking.T,
         "Tt": f.Tt,
         "nu": np.full(len(found.at), f.nu),

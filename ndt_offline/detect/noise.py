@@ -17,6 +17,7 @@ SCALE = 201  # points of the rolling scale that the AR fit is weighted by
 VOLATILITY = 101  # points of the rolling scale of the innovations
 MAD = 1.4826  # SD of a Gaussian over the median of its absolute value
 LEVERAGE = 3.0  # local scales from which on a value has less say in the AR fit
+ROUNDING = 1e-9  # of the series' spread: volatility below it is rounding, not noise
 FLOOR = 0.05  # of the typical volatility: a calmer stretch is not believed to be calmer
 
 
@@ -62,8 +63,8 @@ def rolling_scale(x: Array, window: int, skip: int = 0, every: int = 1) -> Array
     typical = median(local)
     if typical <= 0.0:  # most values are equal: fall back on all of them
         typical = float(np.sqrt(np.mean(size**2))) or 1.0
-        return np.full(len(x), typical)
-    return np.repeat(np.maximum(local, FLOOR * typical), every)[: len(x)]
+        return np.full(len(x), max(typical, ROUNDING))
+    return np.repeat(np.maximum(local, max(FLOOR * typical, ROUNDING)), every)[: len(x)]
 
 
 def odd(window: int, n: int) -> int:
@@ -95,7 +96,7 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     for _ in range(rounds):
         phi[:order] = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
         rest = np.abs(target - phi[:order] @ lags)
-        limit = corner * MAD * median(rest) + 1e-300
+        limit = corner * MAD * median(rest) + 1e-12
         weighted = lags * (calm * (limit / np.maximum(rest, limit)))
     return phi
 

@@ -34,7 +34,8 @@ def find_segments(
     x = values[kept]
     if len(x) < 2 * shortest + 1:
         return []
-    white = prewhiten(x)
+    unit = float(np.abs(x - x.mean()).max()) or 1.0
+    white = prewhiten((x - x.mean()) / unit)
     s2 = (MAD * float(np.median(np.abs(np.diff(white))))) ** 2 / 2
     if s2 == 0.0:
         s2 = max(float(np.var(np.diff(white))) / 2, 1e-300)

@@ -49,7 +49,7 @@ def draw(values: Array, fits: list[Fit], draws: int, seed: int | tuple[int, ...]
     rng = np.random.default_rng(seed)
     out = np.tile(values, (draws, 1))
     for f in fits:
-        out[:, f.points] = _piece(f, draws, rng)
+        out[:, f.points] = f.centre + f.unit * _piece(f, draws, rng)
     return out
 
 

@@ -37,7 +37,7 @@ CONFIG: Mapping[str, Any] = {
     "distributed.worker.daemon": True,
 }
 # A new worker is a fork of a process that has torch loaded: milliseconds instead of seconds.
-PRELOADED = ["ndt_offline.execute.task", "torch._dynamo"]  # shape checks load the second
+PRELOADED = ["ndt_offline.execute.task"]
 
 
 def local_options(workers: int, folder: str, verbose: bool = False) -> dict[str, Any]:
@@ -118,14 +118,17 @@ def local_client(workers: int, gpus: Sequence[str] = (), verbose: bool = False) 
 
 @contextmanager
 def remote_client(
-    address: str | None, file: str | Path | None = None, patience: float = PATIENCE
+    address: str | None,
+    file: str | Path | None = None,
+    patience: float = PATIENCE,
+    verbose: bool = False,
 ) -> Iterator[Any]:
     """A client of a scheduler that is there already, by its address or its scheduler file.
 
     Raises NdtError where none answers within `patience` seconds. The cluster is left as it is.
     """
     configure()
-    quiet_logs(False)
+    quiet_logs(verbose)
     from distributed import Client
 
     if file is not None:

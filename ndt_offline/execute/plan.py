@@ -47,7 +47,9 @@ def make_plan(run: Run, store: Path, key: int) -> Plan:
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
     if results is None:
-        length = block_length(len(steps))
+        length = block_length(
+            len(steps), max((entry.size or 0 for entry in run.entries), default=0)
+        )
         blocks = _blocks(run, np.zeros(len(steps), bool), length)
         return Plan(True, True, True, steps, 0, length, blocks)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"

@@ -76,7 +76,8 @@ def _run(job: Job, block: Block) -> tuple[int | None, int, Any]:
                     return row, begun, describe_end(child.wait())
                 if not isinstance(message, int):
                     return row, begun, message
-                row, begun = (message if message >= 0 else None), begun + 1
+                row = message if message >= 0 else None
+                begun += message >= 0
                 limit = job.limits.seconds
         except queue.Empty:
             return row, begun, f"no end after {limit:.0f} s"
@@ -117,7 +118,8 @@ def main() -> None:
     from ndt_offline.replay.block import BlockRunner
 
     try:
-        runner = BlockRunner(job)
+        runner = BlockRunner(job)  # loads the graph and the probe
+        say(-1)  # from here on the clock runs
         _limit_memory(job.limits.memory)
         say(runner(block, say))
     except Exception as error:

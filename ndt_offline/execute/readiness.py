@@ -26,7 +26,7 @@ def ready_store(job: Job, plan: Plan) -> None:
     """
     store, setup = Path(job.store), job.setup
     if plan.create:
-        root = make_store(store, setup.spaces, len(plan.steps), job.keys)
+        root = make_store(store, setup.spaces, plan.length, job.keys)
     else:
         root = open_store(store, setup.spaces, job.keys)
     if not same_rows(root, len(plan.steps)) or plan.grows:

@@ -30,7 +30,7 @@ class Executor(Protocol):
 
 def in_process(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
     """One after another: what a short analysis wants. A block that kills is run again alone."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     # One BLAS thread: more never helped here, and cost up to 8 times under load.
     with threadpool_limits(limits=1):
@@ -99,10 +99,11 @@ class Cluster:
 
     address: str | None = None
     file: str | None = None
+    verbose: bool = False
     say: Callable[[str], None] = lambda text: None
 
     def __call__(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
-        with remote_client(self.address, self.file) as client:
+        with remote_client(self.address, self.file, verbose=self.verbose) as client:
             where = client.scheduler.address
             self.say(f"scheduler {where}; dashboard: {client.dashboard_link}")
             if is_open(where):

@@ -99,13 +99,14 @@ class Spread:
             # Several workers died of it, or with it. Alone it endangers none; if even so its
             # worker died, the death came from outside.
             flight.alone = not flight.alone
-        except (NdtError, OSError, ImportError):
-            raise
         except Exception as error:
+            if isinstance(error, NdtError) or (
+                isinstance(error, OSError) and not _is_transient(error)
+            ):
+                raise
             if not _is_transient(error):
-                raise NdtError(
-                    f"rows {flight.block.start} to {flight.block.stop - 1}: {error!r}"
-                ) from error
+                rows = f"rows {flight.block.start} to {flight.block.stop - 1}"
+                raise NdtError(f"{rows}: {error!r}") from error
         _drop([future])
         return None
 

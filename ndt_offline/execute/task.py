@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TextIO
 
 from ndt_offline.execute.quarantine import isolate
 from ndt_offline.replay.block import BlockRunner
@@ -40,6 +42,11 @@ class _Same:
         return 0
 
 
+@lru_cache(maxsize=1)
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
+
+
 @lru_cache(maxsize=2)
 def _runner(token: str, same: _Same) -> BlockRunner:
     return BlockRunner(same.job)
@@ -54,7 +61,7 @@ def _watchdog(seconds: float) -> Callable[[int], None]:
         now = time.monotonic()
         # Winding costs a thread: not more often than matters.
         if now - armed > min(1.0, seconds / 10):
-            faulthandler.dump_traceback_later(seconds + seconds / 10, exit=True)
+            faulthandler.dump_traceback_later(seconds + seconds / 10, exit=True, file=_nowhere())
             armed = now
 
     return starting

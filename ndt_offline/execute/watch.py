@@ -31,9 +31,7 @@ def follow(
         if news is not None and news[0] != seen:
             seen, quiet = news[0], 0.0
             yield news[1]
-            if is_closed(open_run(path)) and _look(path, seen):
-                return
-            continue
+            continue  # what came meanwhile is looked for at once
         if news is not None and is_closed(news[1]):
             return
         sleep(poll)
@@ -48,15 +46,12 @@ def is_closed(run: Run) -> bool:
     return bool(records) and records[-1].get("kind") == "close"
 
 
-def _look(
-    path: str | Path, same: tuple[int, int] | None = None
-) -> tuple[tuple[int, int], Run] | None:
-    """((checkpoints, last step), run), or None where there is no checkpoint (or other news)."""
+def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
+    """((checkpoints, last step), run), or None where there is no checkpoint yet."""
     try:
         run = open_run(path)
     except UsageError:
         if not Path(path).is_dir():
             raise
         return None
-    state = (len(run.entries), run.entries[-1].step)
-    return (state, run) if same in (None, state) else None
+    return (len(run.entries), run.entries[-1].step), run

@@ -90,14 +90,14 @@ class Flow:
         """Attention written out: a product whose left factor is a softmax."""
         if packet(node.op) not in _LINEAR or len(self.moving(node)) < 2:
             return False
-        left = node.args[0]
+        left = node.args[0] if node.args else None
         while isinstance(left, Ref) and left.name in self.nodes:
             before = self.nodes[left.name]
             if packet(before.op) in _SOFTMAX:
                 return True
             if packet(before.op) not in VIEWS | {"clone", "_to_copy"}:
                 return False
-            left = before.args[0]
+            left = before.args[0] if before.args else None
         return False
 
     def origin(self, name: str) -> str:

@@ -44,8 +44,8 @@ def _flops(node: Node, values: Mapping[str, Value | None]) -> float:
         weight = arguments[1].shape
         over = arguments[0].elements if "transpose" in name else out.elements
         return 2.0 * over * math.prod(weight[1:])
-    if name == "scaled_dot_product_attention":
-        return 4.0 * out.elements * arguments[1].shape[-2]
+    if name == "scaled_dot_product_attention" and len(arguments) > 1:
+        return 4.0 * out.elements * (arguments[1].shape[-2:] or (1,))[0]
     if name in _RECURRENT:
         steps = math.prod(arguments[0].shape[:2])
         return 2.0 * steps * sum(a.elements for a in arguments[1:] if len(a.shape) == 2)

@@ -27,6 +27,8 @@ ITEM_BYTES = {
     "int8": 1,
     "uint8": 1,
     "bool": 1,
+    "complex64": 8,
+    "complex128": 16,
 }
 FLOATING = frozenset({"float64", "float32", "float16", "bfloat16"})
 

@@ -20,7 +20,7 @@ from ndt_offline.graph.rules import Values, known_result
 from ndt_offline.graph.steps import Step, last_uses
 
 MAX_PIECES = 10_000
-_SPLITS = frozenset({"unbind", "split", "chunk", "tensor_split"})
+_SPLITS = frozenset({"unbind", "split", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"})
 
 
 def check_shapes(document: Document, steps: Iterable[Step]) -> None:
@@ -130,7 +130,7 @@ def _check_pieces(node: Node, arguments: Mapping[str, Any]) -> None:
     """A split into a billion views is as harmful as a large tensor, on any device."""
     shape = next((tuple(t.shape) for t in arguments.values() if t is not None), ())
     first = node.args[1] if len(node.args) > 1 else None
-    if packet(node.op) in ("chunk", "tensor_split"):
+    if packet(node.op) in ("chunk", "unsafe_chunk", "tensor_split"):
         pieces = first if type(first) is int else 0
     elif packet(node.op) == "unbind":
         axis = first if type(first) is int and abs(first) < len(shape) else 0
@@ -148,8 +148,8 @@ def _compare(node: Node, result: Values) -> None:
             f"{len(result)}"
         )
     for value, derived in zip(node.values, result, strict=True):
-        if derived is not None and derived.elements > MAX_ELEMENTS:
-            raise RefusedError(f"node {node.name} has {derived.elements} elements")
+        if derived is not None and max(derived.elements, *derived.shape, 0) > MAX_ELEMENTS:
+            raise RefusedError(f"node {node.name} has the shape {list(derived.shape)}")
         if value is not None and derived != value:
             raise RefusedError(
                 f"node {node.name}: the file says {value}, {node.op} gives {derived}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from ndt_offline.graph.document import Document, Named, Node, Ref, found
 from ndt_offline.graph.operations import packet, resolve, takes
+from ndt_offline.graph.signatures import check_call
 
 # A view of a tensor whose copies were left out may need a copy itself: reshape makes it.
 _RESHAPE = {"aten.view.default", "aten._unsafe_view.default"}
@@ -75,6 +76,7 @@ def _step(node: Node, frees: tuple[str, ...]) -> Step:
         return Step(node.name, node.op, None, node.args, {}, False, frees)
     op = "aten.reshape.default" if node.op in _RESHAPE else node.op
     operator = resolve(op, node.name)
+    check_call(operator, node)
     alone = not any(True for _ in found(node.args))
     args = tuple(_ready(argument) for argument in node.args)
     kwargs = {key: _ready(argument) for key, argument in node.kwargs.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
-from ndt_offline.graph.document import Document, Slot, dump
+from ndt_offline.graph.document import Document, Slot, Value, dump
 from ndt_offline.graph.parsing import MAX_BYTES, parse
 
 if TYPE_CHECKING:
@@ -59,7 +59,14 @@ def save_graph(document: Document, constants: dict[str, torch.Tensor], folder: P
 def _pack(constants: dict[str, torch.Tensor]) -> bytes:
     from safetensors.torch import save
 
-    return bytes(save({key: tensor.clone() for key, tensor in sorted(constants.items())}))
+    return bytes(save({key: _as_real(tensor) for key, tensor in sorted(constants.items())}))
+
+
+def _as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy; complex numbers, which safetensors lacks, as a last axis of two real ones."""
+    import torch
+
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).clone()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -119,23 +126,28 @@ def _unpack(data: bytes, slots: tuple[Slot, ...]) -> dict[str, Any]:
     return {slot.key: _tensor(header.get(slot.key), slot, body) for slot in slots}
 
 
+_PARTS = {"complex64": "float32", "complex128": "float64"}
+
+
 def _tensor(entry: Any, slot: Slot, body: memoryview) -> Any:
     import torch
 
+    part = _PARTS.get(slot.value.dtype)
+    stored = Value(part, (*slot.value.shape, 2)) if part else slot.value
     offsets: Any = entry.get("data_offsets") if isinstance(entry, dict) else None
     fits = (
         isinstance(offsets, list)
         and [type(offset) for offset in offsets] == [int, int]
         and 0 <= offsets[0] <= offsets[1] <= len(body)
-        and offsets[1] - offsets[0] == slot.value.bytes
+        and offsets[1] - offsets[0] == stored.bytes
         and isinstance(entry.get("dtype"), str)
-        and _SAFETENSORS.get(entry["dtype"]) == slot.value.dtype
-        and entry.get("shape") == list(slot.value.shape)
+        and _SAFETENSORS.get(entry["dtype"]) == stored.dtype
+        and entry.get("shape") == list(stored.shape)
     )
     if not fits:
         raise RefusedError(f"constant {slot.key} is not {slot.value} as the graph says")
-    dtype = getattr(torch, slot.value.dtype)
-    if slot.value.bytes == 0:
-        return torch.empty(slot.value.shape, dtype=dtype)
+    dtype = getattr(torch, stored.dtype)
     raw = bytearray(body[offsets[0] : offsets[1]])
-    return torch.frombuffer(raw, dtype=dtype).reshape(slot.value.shape)
+    plain = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+    tensor = plain.reshape(stored.shape)
+    return torch.view_as_complex(tensor) if part else tensor

@@ -11,10 +11,10 @@ from typing import Any
 
 from ndt_offline.errors import UsageError
 from ndt_offline.record.leftovers import unfinished
-from ndt_offline.record.lock import Lock
 from ndt_offline.run import durable
 from ndt_offline.run.attempt import read_attempt, visible
 from ndt_offline.run.layout import Layout
+from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import FORMAT_VERSION
 
 

@@ -9,9 +9,9 @@ import contextlib
 from pathlib import Path
 
 from ndt_offline.record import rawfile
-from ndt_offline.record.lock import Lock
 from ndt_offline.record.writer import Writer
 from ndt_offline.run import durable, journal
+from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
 

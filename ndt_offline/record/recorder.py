@@ -133,13 +133,17 @@ class Recorder:
             return
         self.step = self.step + 1 if step is None else step
         self._delivery.collect()
-        if self.step % self.every and self.step > self.dense:
+        if not self.due(self.step):
             return
         started = time.perf_counter()
         norm = gradient_norm(self._model) if grad_norm is None else grad_norm
         named = {"loss": loss, "grad_norm": norm, **scalars}
         self._record(Scalars(named), grad_norm is not None)
         self.seconds += time.perf_counter() - started
+
+    def due(self, step: int) -> bool:
+        """Whether the schedule records this step."""
+        return step % self.every == 0 or step <= self.dense
 
     def summary(self) -> Summary:
         """What was recorded, raw, dropped; bytes, ratio, seconds spent in the loop."""

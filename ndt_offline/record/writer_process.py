@@ -6,6 +6,7 @@ what was handed over is finished when the trainer is interrupted. Loads no torch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -19,10 +20,10 @@ from typing import Any
 
 from ndt_offline.errors import NdtError
 from ndt_offline.record.leftovers import take_over
-from ndt_offline.record.lock import Lock
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
 from ndt_offline.run.layout import Layout
+from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
 IDLE = 0.5  # seconds between looks at the trainer
@@ -144,6 +145,9 @@ def _behave() -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(19)
+    if hasattr(os, "sched_setscheduler"):  # batch: waking up never pushes the trainer off its core
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,9 @@ def _fluctuations(values: Floats) -> Floats:
 
 
 def _changes(values: Floats) -> Floats:
-    return unit_ranks(_rough(scaled(_without_dust(np.diff(values, axis=1), values))))
+    # The mean change of a steep stretch is trend as well.
+    steps = _without_dust(detrended(np.diff(values, axis=1)), values)
+    return unit_ranks(_rough(scaled(steps)))
 
 
 def _without_dust(changes: Floats, values: Floats) -> Floats:

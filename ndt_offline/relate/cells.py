@@ -64,6 +64,28 @@ def _calming(n: int) -> Floats:
     return np.exp(-3 * _time(n)) + 0.05
 
 
+def _early_drop(noise: float) -> Draw:
+    """Most of the change within the first 5 to 60 samples, as in training, then a slow decay."""
+
+    def draw(rng: Generator, k: int, n: int) -> Floats:
+        at = np.arange(n)
+        fast, slow = rng.uniform(5, 60, (k, 1)), rng.uniform(0.1, 0.5, (k, 1)) * n
+        course = 2 * np.exp(-at / fast) + 0.5 * np.exp(-at / slow)
+        return rng.choice([-1, 1], (k, 1)) * course + noise * rng.normal(size=(k, n))
+
+    return draw
+
+
+def _power_law(rng: Generator, k: int, n: int) -> Floats:
+    course = (1 + np.arange(n) / rng.uniform(1, 20, (k, 1))) ** -rng.uniform(0.3, 1.2, (k, 1))
+    return course + 0.01 * rng.normal(size=(k, n))
+
+
+def _drop_and_walk(rng: Generator, k: int, n: int) -> Floats:
+    walk = np.cumsum(0.004 * _unit_ar(rng, k, n, 0.5), axis=1)
+    return 2 * np.exp(-np.arange(n) / rng.uniform(5, 60, (k, 1))) + walk
+
+
 # Independent pairs: both members are drawn by the same function.
 NULLS: dict[str, Draw] = {
     "white noise": lambda rng, k, n: rng.normal(size=(k, n)),
@@ -78,6 +100,10 @@ NULLS: dict[str, Draw] = {
     "loss-like decays": _loss,
     "shared variance decay, white": lambda rng, k, n: _calming(n) * rng.normal(size=(k, n)),
     "shared variance decay, AR .9": lambda rng, k, n: _calming(n) * _ar(0.9)(rng, k, n),
+    "early drop": _early_drop(0.1),
+    "early drop, little noise": _early_drop(0.02),
+    "power laws, little noise": _power_law,
+    "early drop + random walk": _drop_and_walk,
     "shared decay only": lambda rng, k, n: (
         3 * np.exp(-5 * _time(n)) + 0.3 * rng.normal(size=(k, n))
     ),

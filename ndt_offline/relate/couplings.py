@@ -45,7 +45,7 @@ class Coupling:
     q                     Benjamini-Hochberg over all pairs of the call
     p_shift               truncated time shift; never below 1/41
     rho_detrended, p_...  minus the centred mean of 51, divided by the rolling volatility
-    rho_differenced, ...  first differences, divided by the rolling volatility
+    rho_differenced, ...  first differences, likewise minus their mean and divided
     lag, lag_low, _high   in steps, > 0: the series leads; of the detrended pair
     rho_lag, p_lag        at that lag; p for the best of all lags within 50 samples
     n, n_effective, ties  complete samples, what they are worth, share of tied samples

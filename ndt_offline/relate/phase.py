@@ -17,7 +17,10 @@ EARLY = 0.25
 SMALL = 0.1
 
 COLUMNS = ("start", "start_low", "start_high", "end", "change", "low", "high")
-LABELS = ("none", "collapse", "expansion", "stabilisation")
+# Where the interval leaves room for a change of this share of the series' range, the fit cannot
+# tell: persistent noise is not stability.
+ROOM = 0.25
+LABELS = ("none", "collapse", "expansion", "stabilisation", "undecided")
 STATUS = ("not computed", "ok", "gaps filled", "constant series", "too short", "too many gaps")
 SCALARS = (
     "p_two",
@@ -68,18 +71,22 @@ class PhaseFit:
     persistence: float = np.nan
 
 
-def label_of(change: float, low: float, high: float, span: float) -> str:
+def label_of(change: float, low: float, high: float, span: float, noise: float = 0.0) -> str:
     """`stabilisation` if the interval holds 0 or |change| < span / 10, else by the sign.
 
-    Without an interval (NaN) the size alone decides.
+    `undecided` if the interval holds 0 and reaches beyond a quarter of the series' range, which
+    is the span of the curve and four standard deviations of the noise around it: a change that
+    large may have happened. Without an interval (NaN) the size alone decides.
     """
+    if low <= 0 <= high and max(-low, high) > ROOM * (span + 4 * noise):
+        return "undecided"
     if low <= 0 <= high or abs(change) < SMALL * span or span == 0:
         return "stabilisation"
     return "expansion" if change > 0 else "collapse"
 
 
 def read_phases(
-    curve: Curves, draws: Curves | None, level: float, bin_width: float
+    curve: Curves, draws: Curves | None, level: float, bin_width: float, noise: float
 ) -> tuple[Phase, ...]:
     """The phases of one curve ([1] of `Curves`), with intervals from the refitted draws [D]."""
     knots, values = curve.knots[0], curve.values[0]
@@ -93,7 +100,7 @@ def read_phases(
     starts, (before, after) = np.expm1(knots).round(6), np.expm1(edges).round(6)
     return tuple(
         Phase(
-            label_of(changes[i], low[i], high[i], span),
+            label_of(changes[i], low[i], high[i], span, noise),
             *(float(v) for v in (starts[i], before[i], after[i], starts[i + 1])),
             *(float(v) for v in (changes[i], low[i], high[i])),
         )

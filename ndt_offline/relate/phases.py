@@ -65,8 +65,8 @@ def fit_phases(
     model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
     corrected for what the fit took from them; breakpoint intervals are widened by half a bin.
     Noise is counted from sample to sample. A phase is `stabilisation` if the interval of its
-    change holds 0 or the change is under a tenth of the curve's range, else `expansion` or
-    `collapse`. Three straight phases can describe any smooth curve; they do not prove three
+    change holds 0 or the change is under a tenth of the curve's range, `undecided` if that
+    interval leaves room for a quarter of the series' range, else `expansion` or `collapse`. Three straight phases can describe any smooth curve; they do not prove three
     regimes. Raises UsageError for steps that are negative or do not increase and for impossible
     options.
     """
@@ -124,17 +124,18 @@ def _fit_one(
         drawn = _in_units(refits(fitted, count, noise, count)[0], mean, unit)
     curve = _in_units(fitted.curves[count - 1], mean, unit)
     low, high = early_interval(drawn, asked.level)
+    spread = float(fitted.noise.deviation[0]) * unit
     return PhaseFit(
         series=0,
         status="ok",
-        phases=read_phases(curve, drawn, asked.level, plain.bins.width),
+        phases=read_phases(curve, drawn, asked.level, plain.bins.width, spread),
         values=tuple(curve.values[0].tolist()),
         p_two=p[0],
         p_three=p[1],
         early=float(early_share(curve)[0]),
         early_low=low,
         early_high=high,
-        noise=float(fitted.noise.deviation[0]) * unit,
+        noise=spread,
         persistence=float(fitted.noise.reflection[0, 0]),
     )
 

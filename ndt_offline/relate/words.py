@@ -17,12 +17,14 @@ Lead, only of a coupled pair, by the interval of the lag:
     all below 0                "following it by about ..."
     otherwise                  nothing: no lead is shown
 Phases: the labels in order with the steps at which they end: "collapse to step 46, then
-expansion to step 3081, then stable"; one phase is "one trend throughout: expansion".
+expansion to step 3081, then stable"; neighbours of one label are said once, and if all have the
+same label it is "collapse throughout".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -93,14 +95,12 @@ def phase_words(fit: PhaseFit) -> str:
     """The phases in order, with the steps at which they end."""
     if not fit.phases:
         return f"no phases: {fit.status}"
-    names = ["stable" if p.label == "stabilisation" else p.label for p in fit.phases]
-    if len(names) == 1:
-        return f"one trend throughout: {names[0]}"
-    parts = [
-        f"{name} to step {phase.end:.0f}"
-        for name, phase in zip(names[:-1], fit.phases[:-1], strict=True)
-    ]
-    return ", then ".join([*parts, names[-1]])
+    groups = [(label, list(same)) for label, same in groupby(fit.phases, lambda p: p.label)]
+    ends = [("stable" if name == "stabilisation" else name, same[-1].end) for name, same in groups]
+    *before, (last, _) = ends
+    if not before:
+        return f"{last} throughout"
+    return ", then ".join([f"{name} to step {end:.0f}" for name, end in before] + [last])
 
 
 def layer_words(

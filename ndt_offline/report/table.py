@@ -17,7 +17,7 @@ LISTED = 6  # sentences and events on the screen
 TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
-_VERBS = {"collapse": "falls", "expansion": "rises", "stable": "stable"}
+_VERBS = {"collapse": "falls", "expansion": "rises", "undecided": "unclear"}
 
 
 def print_table(console: Console, results: Results, rows: Sequence[Row], metric: str) -> None:
@@ -129,7 +129,7 @@ def phases_cell(words: str | None) -> str:
     if words.startswith("one trend throughout: "):
         return _VERBS[words.removeprefix("one trend throughout: ")]
     short = words.replace(", then ", ", ").replace(" to step ", " to ")
-    for label in ("collapse", "expansion"):
+    for label in _VERBS:
         short = short.replace(label, _VERBS[label])
     return short
 

@@ -63,7 +63,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "phases": {
         **SERIES_KEYS,
         "number": "0, 1, 2 in order",
-        "label": "collapse, expansion or stabilisation",
+        "label": "collapse, expansion, stabilisation or undecided",
         "start": "training step at which the phase begins",
         "start_low": "90 % interval of start",
         "start_high": "90 % interval of start",

@@ -33,6 +33,7 @@ class Entry:
     file_crc: str | None = None
     content: str | None = None
     scalars: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    offset: int | None = None  # where it lies in a packed file
 
     def stamp(self) -> tuple[int, int] | None:
         """Size and time of the file, to notice a change without reading it."""
@@ -81,6 +82,8 @@ def read_attempt(path: Path) -> Attempt:
         problems.append(Problem(f"line {bad} is damaged and was left out", where))
     entries: dict[int, Entry] = {}
     for record in lines.records:
+        if record.get("kind") == "pruned":
+            entries.pop(record.get("step"), None)  # type: ignore[arg-type]
         if record.get("kind") not in STATES:
             continue
         try:
@@ -125,7 +128,14 @@ def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
         str(record["file_crc"]),
         str(record["content"]),
         scalars,
+        None if record.get("offset") is None else _offset(record["offset"]),
     )
+
+
+def _offset(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MAX_BYTES:
+        raise ValueError(f"offset {value!r}")
+    return value
 
 
 def _about(path: Path, entries: Mapping[int, Entry], problems: list[Problem]) -> Mapping[str, Any]:

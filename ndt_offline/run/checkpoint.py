@@ -11,6 +11,7 @@ import numpy as np
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.run import codec, container, durable
+from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.layout import Layout, Vectors
 
@@ -60,33 +61,50 @@ def write_encoded(
 
 
 def read(
-    path: Path,
-    size: int | None,
-    file_crc: str | None,
-    expected: str | None,
-    layout_of: Callable[[str], Layout],
-    base: Callable[[int], Vectors],
+    entry: Entry, layout_of: Callable[[str], Layout], base: Callable[[int], Vectors]
 ) -> Decoded:
-    """Read, check and decode one file.
+    """Read, check and decode one checkpoint.
 
     layout_of: table by its hash. base: vectors of the checkpoint of an earlier step. A delta
-    decoded on the wrong base passes the file's checksum; only `expected`, the checksum of the
-    decoded tensors, finds it. Raises DamagedError or RefusedError with the path.
+    decoded on the wrong base passes the file's checksum; only the checksum of the decoded tensors
+    finds it. Raises DamagedError or RefusedError with the path.
     """
     try:
-        data = _read_bytes(path, size, file_crc)
-        contents = container.parse(data)
+        contents = container.parse(read_bytes(entry))
         if "layout" not in contents.metadata:
             layout, vectors = plain(contents)
         else:
             layout = layout_of(contents.metadata["layout"])
             vectors = _vectors(contents, layout, base)
         found = content(layout, vectors)
-        if expected is not None and found != expected:
-            raise DamagedError(f"decoded content has checksum {found}, recorded was {expected}")
+        if entry.content is not None and found != entry.content:
+            raise DamagedError(f"decoded content has checksum {found}, recorded {entry.content}")
     except NdtError as error:
-        raise error.at(path=path) from None
+        raise error.at(path=entry.path) from None
     return Decoded(layout, vectors, found)
+
+
+def read_bytes(entry: Entry) -> bytes:
+    """The file of a checkpoint, or its part of a packed file, checked against its checksum."""
+    if entry.path is None:
+        raise DamagedError("the weights of this step were dropped")
+    try:
+        with entry.path.open("rb") as file:
+            if entry.offset is None:
+                data = file.read()
+            else:
+                file.seek(entry.offset)
+                data = file.read(entry.size or 0)
+    except FileNotFoundError:
+        raise DamagedError("the file is missing", path=entry.path) from None
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", path=entry.path) from None
+    if entry.size is not None and len(data) != entry.size:
+        raise DamagedError(f"{len(data)} bytes, recorded were {entry.size}", path=entry.path)
+    if entry.file_crc is not None and (found := hex8(crc32c(data))) != entry.file_crc:
+        what = f"file has checksum {found}, recorded was {entry.file_crc}"
+        raise DamagedError(what, path=entry.path)
+    return data
 
 
 def plain(contents: container.Contents) -> tuple[Layout, Vectors]:
@@ -116,17 +134,3 @@ def _vectors(
     except (TypeError, ValueError):
         raise DamagedError("the list of reference checkpoints is not readable") from None
     return codec.decode_vectors(contents, layout, [base(step) for step in steps])
-
-
-def _read_bytes(path: Path, size: int | None, file_crc: str | None) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DamagedError("the file is missing") from None
-    except OSError as error:
-        raise DamagedError(f"cannot be read: {error.strerror}") from None
-    if size is not None and len(data) != size:
-        raise DamagedError(f"{len(data)} bytes, recorded were {size}")
-    if file_crc is not None and (found := hex8(crc32c(data))) != file_crc:
-        raise DamagedError(f"file has checksum {found}, recorded was {file_crc}")
-    return data

@@ -138,17 +138,22 @@ def _encode_vector(
         values = to_grid(vector, dtype, scales).view(_unsigned(dtype))
     else:
         values = vector.view(_unsigned(dtype))
-    if chain == ["linear"] and small:
-        chain.append("sorted")
-        values = values[entropy.by_class(prediction.expect(bases, dtype, scales)[1])]
-    if values.itemsize == 1:
-        coder, coded = ["zstd"], entropy.zstd_encode(values)
-    else:
-        page = entropy.PAGES["grid" if scales else "exact"] if "sorted" in chain else None
-        coder, coded = ["pco"], entropy.pco_encode(values, page)
+    chain, coded = _coded(values, chain)
+    if small and chain == ["linear", "pco"]:
+        order = entropy.by_class(prediction.expect(bases, dtype, scales)[1])
+        page = entropy.PAGES["grid" if scales else "exact"]
+        by_size = entropy.pco_encode(values[order], page)
+        if len(by_size) < len(coded):
+            chain, coded = ["linear", "sorted", "pco"], by_size
     if len(coded) >= len(vector):
         return [], vector.tobytes()
-    return chain + coder, coded
+    return chain, coded
+
+
+def _coded(values: Any, chain: list[str]) -> tuple[list[str], bytes]:
+    if values.itemsize == 1:
+        return [*chain, "zstd"], entropy.zstd_encode(values)
+    return [*chain, "pco"], entropy.pco_encode(values)
 
 
 def _decode_vector(

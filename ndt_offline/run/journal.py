@@ -51,9 +51,12 @@ def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
         end = os.fstat(handle).st_size
         if end and os.pread(handle, 1, end - 1) != b"\n":
             line = b"\n" + line
-        if os.write(handle, line) != len(line):
+        try:
+            if os.write(handle, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
             os.ftruncate(handle, end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise
         if sync:
             os.fsync(handle)
     finally:

@@ -13,6 +13,7 @@ zigzag maps 0, -1, 1, -2, ... to 0, 1, 2, 3, ...
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from ndt_offline.run.layout import ITEMSIZE, Bytes
 Integers = npt.NDArray[Any]
 
 NEEDS = {"previous": 1, "linear": 2}  # checkpoints before, by the name of the filter
+_local = threading.local()
 BLOCK = 131_072  # elements at a time: large vectors stay in the cache
 
 
@@ -49,8 +51,8 @@ def residuals(
 def restore(
     residual: Integers, before: Sequence[Bytes], dtype: str, scales: Scales | None = None
 ) -> Bytes:
-    """The vector of which `residuals` is left; the inverse, bit for bit."""
-    out = np.empty(len(residual), f"i{width(dtype)}")
+    """The vector of which `residuals` is left, in its place; the inverse, bit for bit."""
+    out = residual.view(f"i{width(dtype)}")
     for part, scratch, bases in _blocks(before, dtype, scales):
         _add(residual[part], _predicted(bases), out[part], scratch)
         if scales is None and _is_float(dtype):
@@ -80,15 +82,16 @@ def expect(
 def restore_expected(
     residual: Integers, predicted: Integers, dtype: str, scales: Scales | None = None
 ) -> Bytes:
-    """As `restore`, where the prediction is known already; it is overwritten."""
-    scratch = np.empty(min(BLOCK, len(residual)), predicted.dtype)
+    """As `restore`, where the prediction is known already."""
+    out = residual.view(predicted.dtype)
+    scratch = _buffers(1, predicted.dtype)[0]
     for start in range(0, len(residual), BLOCK):
         part = slice(start, min(start + BLOCK, len(residual)))
-        value, spare = predicted[part], scratch[: part.stop - start]
-        _add(residual[part], value, value, spare)
+        value, spare = out[part], scratch[: part.stop - start]
+        _add(residual[part], predicted[part], value, spare)
         if scales is None and _is_float(dtype):
             _order(value, value, spare)
-    return from_grid(predicted, dtype, scales) if scales else predicted.view(np.uint8)
+    return from_grid(out, dtype, scales) if scales else out.view(np.uint8)
 
 
 def _predicted(bases: list[Integers]) -> Integers:
@@ -101,12 +104,12 @@ def _predicted(bases: list[Integers]) -> Integers:
 
 
 def _add(residual: Integers, base: Integers, out: Integers, scratch: Integers) -> None:
-    """out = base + what zigzag made of `residual`; out may be base."""
+    """out = base + what zigzag made of `residual`; out may be residual."""
     one = residual.dtype.type(1)
     np.right_shift(residual, one, out=scratch.view(residual.dtype))
-    sign = (residual & one).view(scratch.dtype)
-    np.negative(sign, out=sign)
-    scratch ^= sign
+    np.bitwise_and(residual, one, out=out.view(residual.dtype))  # out may be residual
+    np.negative(out, out=out)
+    scratch ^= out
     np.add(base, scratch, out=out)
 
 
@@ -130,7 +133,7 @@ def _blocks(vectors: Sequence[Bytes], dtype: str, scales: Scales | None) -> Any:
     else:
         typed = [vector.view(f"i{width(dtype)}") for vector in vectors]
     size = len(typed[0])
-    buffers = np.empty((len(typed) + 1, min(BLOCK, size)), typed[0].dtype)
+    buffers = _buffers(len(typed) + 1, typed[0].dtype)
     for start in range(0, size, BLOCK):
         part = slice(start, min(start + BLOCK, size))
         scratch, *here = buffers[:, : part.stop - start]
@@ -140,6 +143,14 @@ def _blocks(vectors: Sequence[Bytes], dtype: str, scales: Scales | None) -> Any:
             else:
                 buffer[:] = vector[part]
         yield part, scratch, here
+
+
+def _buffers(rows: int, dtype: np.dtype[Any]) -> Integers:
+    """Memory kept by the thread: fresh pages at every call would cost as much as the sums."""
+    kept = getattr(_local, "kept", None)
+    if kept is None:
+        kept = _local.kept = np.empty(4 * BLOCK, np.int64)
+    return kept.view(dtype)[: rows * BLOCK].reshape(rows, BLOCK)
 
 
 def _order(bits: Integers, out: Integers, scratch: Integers) -> None:

@@ -108,12 +108,7 @@ class Decoder:
             raise DamagedError("the weights of this step were dropped", step=entry.step)
         try:
             decoded = checkpoint.read(
-                entry.path,
-                entry.size,
-                entry.file_crc,
-                entry.content,
-                self._layout,
-                lambda step: self._base(entry, step, depth),
+                entry, self._layout, lambda step: self._base(entry, step, depth)
             )
         except NdtError as error:
             raise error.at(step=entry.step) from None

@@ -27,10 +27,10 @@ STEPPED = ("records", "signals", "activations", "weights")
 LEFT = ".partial"  # suffix of a chunk whose writer died
 
 
-def make_store(path: Path, spaces: Sequence[Space], rows: int, keys: Mapping[str, int]) -> Any:
+def make_store(path: Path, spaces: Sequence[Space], block: int, keys: Mapping[str, int]) -> Any:
     """A fresh, empty store in place of what is there (which is ours: the caller has checked)."""
     discard(path)
-    root = create(path, spaces, rows)
+    root = create(path, spaces, block)
     root.attrs["spaces"] = _text(keys)
     return root
 

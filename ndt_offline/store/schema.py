@@ -25,6 +25,7 @@ from zarr.codecs import ZstdCodec
 
 SCHEMA_VERSION = 1
 MAX_CHUNK = 16 * 2**20
+HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
 WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
 
 STATUS = {"not_computed": 0, "ok": 1, "not_finite": 2, "absent": 3}
@@ -59,17 +60,21 @@ class Space:
         return max((layer.components for layer in self.layers), default=0)
 
 
-def block_length(rows: int) -> int:
-    """Rows per task and chunk, fixed when the store is made."""
+def block_length(rows: int, size: int = 0) -> int:
+    """Rows per task and chunk, fixed when the store is made; size: bytes of a checkpoint's file.
+
+    Many rows make few files in blocks of 512; heavy checkpoints make many tasks in blocks of 8.
+    """
+    if size >= HEAVY:
+        return 8
     return 64 if rows <= 20_000 else 512
 
 
-def create(path: Path, spaces: Sequence[Space], rows: int) -> zarr.Group:
-    """Make an empty store for these layers, with chunks for that many rows; it has no rows yet.
+def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
+    """Make an empty store for these layers, with chunks of `block` rows; it has no rows yet.
 
     Its attribute `setup` is missing until the driver sets it: what has none was never finished.
     """
-    block = block_length(rows)
     about = {"schema": SCHEMA_VERSION, "block": block}
     root = zarr.create_group(path, attributes=about)
     records = root.create_group("records")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -158,6 +160,30 @@ def test_values_on_a_grid_do_not_break_it() -> None:
     x = (rng.random(N) < 0.1).astype(float)
     x[800:] += 5
     assert len(near(detect(x), 800)) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t, rng: rng.normal(size=len(t)) * 1e150,
+        lambda t, rng: rng.normal(size=len(t)) * 1e-200,
+        lambda t, rng: np.exp(-t / 5.0),
+        lambda t, rng: np.sin(t / 3.0),
+        lambda t, rng: (t % 2).astype(float),
+        lambda t, rng: 1e6 + t.astype(float) ** 3,
+        lambda t, rng: rng.standard_cauchy(len(t)).cumsum(),
+        lambda t, rng: np.where(t == 200, 1.0, 0.0) + t / 400,
+    ],
+)
+def test_odd_series_give_neither_warnings_nor_nan(
+    make: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+) -> None:
+    values = make(np.arange(400), np.random.default_rng(0))
+    peaks = find_peaks(values, draws=2)
+    assert all(np.isfinite(peaks.found[name]).all() for name in ("size", "T", "Tt", "p"))
+    for name in ("segments", "baseline", "zscore"):
+        detect(values, detector=name)
 
 
 def test_irregular_sampling() -> None:

@@ -130,21 +130,30 @@ def test_a_damaged_checkpoint_is_listed(
     assert_same_but(store, whole, lost)
 
 
+REASONS = {"segv": "SIGSEGV", "kill": "SIGKILL", "hang": "no end", "bomb": "MemoryError"}
+POISONS = {
+    "in process": {325: "segv", 1000: "hang", 1400: "bomb"},
+    "local cluster": {325: "kill", 330: "segv"},
+    "scheduler": {325: "segv", 1400: "bomb"},
+}
+
+
 def test_poisoned_checkpoints_are_given_up_and_the_rest_is_right(
-    poisoned: Callable[[str], Path], whole: Path, tmp_path: Path, executor: Executor
+    poisoned: Callable[[str], Path],
+    whole: Path,
+    tmp_path: Path,
+    executor: Executor,
+    request: pytest.FixtureRequest,
 ) -> None:
-    run, store = poisoned("325:segv 330:kill 1000:hang 1400:bomb"), tmp_path / "a.zarr"
-    replay(run, store, executor=executor, limits=Limits(seconds=3))
+    kinds = POISONS[request.node.callspec.params["executor"]]
+    run = poisoned(" ".join(f"{step}:{kind}" for step, kind in kinds.items()))
+    store = tmp_path / "a.zarr"
+    replay(run, store, executor=executor, limits=Limits(seconds=4))
     lost = outcomes(store)
-    assert set(lost) == {325, 330, 1000, 1400}
-    assert all(code == OUTCOME["failed"] for code, _ in lost.values())
-    for step, reason in (
-        (325, "SIGSEGV"),
-        (330, "SIGKILL"),
-        (1000, "no end"),
-        (1400, "MemoryError"),
-    ):
-        assert reason in lost[step][1] and checkpoint_path(run, step).name in lost[step][1]
+    assert lost.keys() == kinds.keys()
+    for step, (code, why) in lost.items():
+        assert code == OUTCOME["failed"]
+        assert REASONS[kinds[step]] in why and checkpoint_path(run, step).name in why
     assert_same_but(store, whole, lost)
     assert replay(run, store, executor=executor) == [], "what is known to kill is not tried again"
 
@@ -159,10 +168,10 @@ def assert_same_but(store: Path, whole: Path, steps: Iterable[int]) -> None:
 
 
 def test_every_port_of_a_local_cluster_is_on_this_machine_only(local: Spread) -> None:
-    me = psutil.Process()
+    workers = local.client.run(os.getpid).values()
     ports = [
         connection.laddr.ip
-        for process in [me, *me.children(recursive=True)]
+        for process in map(psutil.Process, [os.getpid(), *workers])
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]

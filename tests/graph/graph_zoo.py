@@ -515,3 +515,56 @@ class Noise(nn.Module):
 @model
 def with_loss() -> tuple[nn.Module, Batch]:
     return WithLoss(), {"x": torch.randn(4, 6), "labels": torch.randint(5, (4,))}
+
+
+class Rotary(nn.Module):
+    """Rotary embedding by complex numbers, kept in a plain attribute, and Fourier mixing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, angles = nn.Linear(8, 8), torch.outer(torch.arange(5.0), 0.5 ** torch.arange(4.0))
+        self.register_buffer("turn", torch.polar(torch.ones_like(angles), angles), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.view_as_complex(self.fc(x).reshape(*x.shape[:-1], 4, 2)) * self.turn
+        return self.fc(torch.view_as_real(y).flatten(-2)) + torch.fft.fft(x, dim=-1).real
+
+
+@model
+def rotary() -> tuple[nn.Module, Batch]:
+    return Rotary(), torch.randn(2, 5, 8)
+
+
+class Windows(nn.Module):
+    """Shifted windows: rolls, grids, and slices written one by one into a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table = nn.Linear(4, 4), nn.Parameter(torch.randn(9, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+        mask = x.new_zeros(4, 4)
+        mask[:2, 1:] = x[0, :2, 1:, 0]
+        mask[rows > columns] = 2.0
+        y = torch.roll(self.fc(x), (1, -1), (1, 2)) + mask[None, :, :, None]
+        return y + self.table[(rows + columns).flatten()].view(4, 4, 4)
+
+
+@model
+def windows() -> tuple[nn.Module, Batch]:
+    return Windows(), torch.randn(2, 4, 4, 4)
+
+
+class OnlyLoss(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.fc(x), y)
+
+
+@model
+def only_loss() -> tuple[nn.Module, Batch]:
+    return OnlyLoss(), (torch.randn(4, 6), torch.randint(5, (4,)))

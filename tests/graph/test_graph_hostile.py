@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from graph_zoo import exported
 from torch import nn
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph import Graph, export_graph, load_graph
+from ndt_offline.graph.costs import forward_bytes, forward_flops
+from ndt_offline.graph.layers import choose_layers
 from ndt_offline.graph.operations import ALLOWED
 
 Plain = dict[str, Any]
@@ -225,6 +228,17 @@ CHANGES = {
     "format": change("format", "other"),
     "checksum": change("constants_sha256", "../x"),
     "notes": change("notes", []),
+    "number for a dtype": change("nodes/1", node("relu", "aten.view.dtype", REF, -1)),
+    "TorchScript's own": change("nodes/1", node("relu", "aten.to.prim_dtype", REF, -1)),
+    "text for a number": change("nodes/1", node("relu", "aten.add.Tensor", REF, "1")),
+    "too many arguments": change("nodes/1", node("relu", "aten.relu.default", REF, REF)),
+    "argument twice": change("nodes/1", node("relu", "aten.relu.default", REF, self=REF)),
+    "a long empty axis": change(
+        "nodes/1", node("relu", "aten.new_zeros.default", REF, [1 << 31, 0], value=("float32", [0]))
+    ),
+    "last outside a slice": change(
+        "nodes/1", node("relu", "aten.unsqueeze.default", REF, 2**63 - 1)
+    ),
     "several results": change("nodes/1/values", [["float32", [5, 3]]]),
 }
 
@@ -349,6 +363,23 @@ def mutated(plain: Any, rng: random.Random) -> Any:
             return plain[:index] + plain[index + 1 :] + [rng.choice(plain)] * rng.randrange(2)
         return [*plain[:index], mutated(plain[index], rng), *plain[index + 1 :]]
     return rng.choice(junk)
+
+
+@pytest.mark.parametrize("name", ["mlp", "written_out_attention", "lstm", "gpt", "cnn"])
+def test_layers_and_costs_of_changed_files(name: str, tmp_path: Path) -> None:
+    """Layers are chosen and costs estimated before shapes are checked."""
+    rng = random.Random(7)
+    exported(name)[0].save(tmp_path)
+    plain = json.loads((tmp_path / "graph.json").read_text())
+    for _ in range(150):
+        (tmp_path / "graph.json").write_text(json.dumps(mutated(copy.deepcopy(plain), rng)))
+        try:
+            graph = load_graph(tmp_path)
+            choose_layers(graph, ["*"])
+            assert forward_flops(graph) >= 0 and forward_bytes(graph) >= 0
+            graph.check_state({key: value.shape for key, value in graph.parameters.items()})
+        except NdtError:
+            continue
 
 
 def test_random_changes_never_escape(good: Plain, tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ class Random(nn.Module):
         return x + torch.rand_like(x)
 
 
-class Complex(nn.Module):
+class Unlisted(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.fft.fft(x).abs()
+        return torch.linalg.svd(x)[1]
 
 
 class Nothing(nn.Module):
@@ -155,7 +155,7 @@ class Sizes(nn.Module):
     [
         (Branching(), "cannot be exported"),
         (Random(), "rand"),
-        (Complex(), "fft|complex"),
+        (Unlisted(), "linalg_svd"),
         (Sizes(), "node|exported"),
         (nn.Linear(3, 3), "cannot be exported"),
     ],
@@ -220,3 +220,23 @@ def test_factories(factories: str, name: str) -> None:
 def test_factories_that_do_not_work(factories: str, spec: str, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         load_factory(spec)
+
+
+@pytest.fixture
+def group() -> Any:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_torchs_own_wrappers_for_many_processes(group: None) -> None:
+    from torch.distributed.fsdp import fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+
+    model, batch = ZOO["mlp"]()
+    graph = export_graph(DistributedDataParallel(model), batch)
+    assert set(graph.parameters) == set(model.state_dict())
+    with pytest.raises(RefusedError, match="sharded"):
+        export_graph(fully_shard(nn.Sequential(nn.Linear(4, 4))), torch.randn(1, 4))

@@ -118,7 +118,9 @@ def test_a_curve_without_noise_is_found_exactly() -> None:
 def test_labels() -> None:
     assert label_of(2.0, 1.0, 3.0, 4.0) == "expansion"
     assert label_of(-2.0, -3.0, -1.0, 4.0) == "collapse"
-    assert label_of(2.0, -0.1, 4.1, 4.0) == "stabilisation"
+    assert label_of(0.5, -0.1, 0.9, 4.0) == "stabilisation"
+    assert label_of(2.0, -0.1, 4.1, 4.0) == "undecided"
+    assert label_of(2.0, -0.1, 4.1, 4.0, noise=4.0) == "stabilisation"
     assert label_of(0.3, 0.2, 0.4, 4.0) == "stabilisation"
     assert label_of(2.0, np.nan, np.nan, 4.0) == "expansion"
 
