@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ndt_offline import __version__
 from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
 from ndt_offline.detect.tally import counts
 from ndt_offline.detect.transition import FIELDS
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 
@@ -37,7 +37,7 @@ def put_peaks(results: Results, question: Question, values: np.ndarray) -> tuple
     if detector.sweeps and asked is not None and asked < min(detector.floor, params["threshold"]):
         params["threshold"] = asked  # below what is usually stored: found anew
     key = key_of(
-        __version__, FIELDS, results.content_key(), question.metrics, question.detector,
+        source_key("detect"), FIELDS, results.content_key(), question.metrics, question.detector,
         _source(detector), json_of(params), question.draws, question.seed,
     )  # fmt: skip
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ndt_offline import __version__
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import key_of, stage_of
 
@@ -25,8 +25,8 @@ def put_couplings(
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
     key = key_of(
-        __version__, results.content_key(), question.metrics, question.smooth, list(targets),
-        digest, tuple(Coupling.__dataclass_fields__),
+        source_key("relate"), results.content_key(), question.metrics, question.smooth,
+        list(targets), digest, tuple(Coupling.__dataclass_fields__),
     )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -53,8 +53,8 @@ def put_phases(
 
     metrics = phased_metrics(question, ids)
     key = key_of(
-        __version__, results.content_key(), question.metrics, metrics, question.phase_draws,
-        question.seed,
+        source_key("relate"), results.content_key(), question.metrics, metrics,
+        question.phase_draws, question.seed,
     )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:

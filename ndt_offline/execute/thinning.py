@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ndt_offline import __version__
 from ndt_offline.detect.rates import EVERY, join_rates, rates_of
+from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.tables import key_of, stage_of
 
@@ -25,7 +25,7 @@ def put_rates(
 ) -> zarr.Group:
     """Transitions per sampling interval, summed over every layer's series of one metric."""
     key = key_of(
-        __version__, results.content_key(), metric, detector, tuple(every), draws, seed,
+        source_key("detect"), results.content_key(), metric, detector, tuple(every), draws, seed,
         sorted(params.items()),
     )  # fmt: skip
 

@@ -203,7 +203,13 @@ def _of(results: Results, table: str, name: tuple[str, str, str]) -> list[dict[s
 
 def _phases(axes: Axes, results: Results, name: tuple[str, str, str]) -> None:
     for row in _of(results, "phases", name):
-        axes.axvspan(row["start"], row["end"], color=SHADES[row["label"]], alpha=0.12, linewidth=0)
+        axes.axvspan(
+            row["start"],
+            row["end"],
+            color=SHADES.get(row["label"], "white"),
+            alpha=0.12,
+            linewidth=0,
+        )
         at = np.expm1(np.linspace(np.log1p(row["start"]), np.log1p(row["end"]), 40))
         fit = np.linspace(row["value_start"], row["value_end"], 40)
         axes.plot(at, fit, color="black", linewidth=0.8, linestyle="--")

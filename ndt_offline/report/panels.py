@@ -22,7 +22,12 @@ COMPONENTS = 64  # rows of a heat map
 DECADES = 4.0  # below the largest singular value that colours tell apart
 # Dark blue over grey to yellow: lightness rises evenly, so it reads without colour vision too.
 RAMP = np.array([(0, 32, 77), (62, 75, 108), (124, 123, 120), (186, 174, 108), (255, 234, 70)])
-PHASES = {"collapse": "falls", "expansion": "rises", "stabilisation": "stable", "undecided": "unclear"}
+PHASES = {
+    "collapse": "falls",
+    "expansion": "rises",
+    "stabilisation": "stable",
+    "undecided": "unclear",
+}
 
 
 def series_chart(
@@ -40,7 +45,9 @@ def series_chart(
     """One series over the steps with its phases, transitions, the run's events and the loss."""
     frame, shape = _framed(steps, values, most, log)
     layers = [
-        svg.column(frame, p["start"], p["end"], f"phase {p['label']}", PHASES[p["label"]])
+        svg.column(
+            frame, p["start"], p["end"], f"phase {p['label']}", PHASES.get(p["label"], p["label"])
+        )
         for p in phases
     ]
     if loss is not None:
@@ -54,7 +61,8 @@ def series_chart(
         ends = np.array([p["start"], p["end"]], np.float64)
         between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), 24))
         share = np.linspace(p["value_start"], p["value_end"], 24)
-        layers.append(svg.line(frame, between, share, "fit"))
+        inside = (share >= frame.y[0]) & (share <= frame.y[1])
+        layers.append(svg.line(frame, between, np.where(inside, share, np.nan), "fit"))
     for t in transitions:
         up = (t["size"] or 0.0) > 0
         where = frame.y[0] if up else frame.y[1]

@@ -127,7 +127,8 @@ def phases_cell(words: str | None) -> str:
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
     if words.startswith("one trend throughout: "):
-        return _VERBS[words.removeprefix("one trend throughout: ")]
+        label = words.removeprefix("one trend throughout: ")
+        return _VERBS.get(label, label)
     short = words.replace(", then ", ", ").replace(" to step ", " to ")
     for label in _VERBS:
         short = short.replace(label, _VERBS[label])
