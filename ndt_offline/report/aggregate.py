@@ -53,11 +53,14 @@ def envelope(x: Floats, y: Floats, most: int) -> Envelope:
 def chosen_rows(total: int, chunk: int, bytes_per_chunk: int, budget: int, most: int) -> list[int]:
     """Rows of a chunked array to read so that a budget of bytes is kept: [row], increasing.
 
-    Where not every chunk can be read, the first row of evenly spaced chunks is.
+    Half of them evenly spaced, half by their logarithm, for axes of either kind. Where not every
+    chunk can be read, the first row of evenly spaced chunks is.
     """
     chunks = -(-total // chunk)
     readable = max(1, budget // max(bytes_per_chunk, 1))
     if chunks <= readable:
-        return sorted({round(i) for i in np.linspace(0, total - 1, min(most, total))})
+        half = min(most // 2, total)
+        even, early = np.linspace(0, total - 1, half), np.geomspace(1, total, half) - 1
+        return sorted({round(i) for i in (*even.tolist(), *early.tolist())})
     picked = np.linspace(0, chunks - 1, min(readable, most)).round().astype(int)
     return [int(c) * chunk for c in np.unique(picked)]

@@ -46,7 +46,7 @@ def series_chart(
     frame, shape = _framed(steps, values, most, log)
     layers = [
         svg.column(
-            frame, p["start"], p["end"], f"phase {p['label']}", PHASES.get(p["label"], p["label"])
+            frame, p["start"], p["end"], f"phase {p['label']}", PHASES.get(p["label"], "undecided")
         )
         for p in phases
     ]

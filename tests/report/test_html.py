@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ndt_offline.report.aggregate import envelope
+from ndt_offline.report.aggregate import chosen_rows, envelope
 from ndt_offline.report.html import page_of, write_report
 from ndt_offline.report.svg import png_of, ticks
 
@@ -123,6 +123,14 @@ def test_envelope_keeps_every_extreme_and_gap() -> None:
     assert np.isnan(shape.mean[60:80]).all()
     whole = envelope(x[:150], y[:150], 200)
     assert whole.exact and np.array_equal(whole.mean, y[:150])
+
+
+def test_rows_read_for_a_heat_map_are_bounded() -> None:
+    rows = chosen_rows(1601, 64, 10**6, 10**9, 400)
+    assert rows[:5] == [0, 1, 2, 3, 4] and rows[-1] == 1600 and len(rows) <= 400
+    assert rows == sorted(set(rows))
+    rows = chosen_rows(200_000, 512, 16 * 2**20, 192 * 2**20, 400)
+    assert len(rows) == 12 and all(row % 512 == 0 for row in rows)
 
 
 def test_ticks_are_round_and_inside() -> None:
