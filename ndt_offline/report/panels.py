@@ -22,7 +22,12 @@ COMPONENTS = 64  # rows of a heat map
 DECADES = 4.0  # below the largest singular value that colours tell apart
 # Dark blue over grey to yellow: lightness rises evenly, so it reads without colour vision too.
 RAMP = np.array([(0, 32, 77), (62, 75, 108), (124, 123, 120), (186, 174, 108), (255, 234, 70)])
-PHASES = {"collapse": "falls", "expansion": "rises", "stabilisation": "stable", "undecided": "unclear"}
+PHASES = {
+    "collapse": "falls",
+    "expansion": "rises",
+    "stabilisation": "stable",
+    "undecided": "unclear",
+}
 
 
 def series_chart(
