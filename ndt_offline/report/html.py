@@ -34,6 +34,7 @@ from ndt_offline.store.results import Results
 POINTS = 60_000  # drawn points of all series' charts together
 FEWEST, FINEST = 80, 400  # points of one chart
 CHARTS = 400  # series drawn; the others are in the tables
+MARKS = 8_000  # jumps marked in all charts together, the strongest of each
 HEATED = 60  # heat maps drawn
 LISTED = 400  # rows of a table
 TARGETS = ("loss", "grad_norm")
@@ -135,16 +136,18 @@ def _series_sections(
     most = int(np.clip(POINTS // max(len(ordered), 1), FEWEST, FINEST))
     sections: dict[tuple[str, str], dict[str, Any]] = {}
     steps, loss = store.steps.astype(np.float64), store.signal("loss")
+    marked = max(5, MARKS // max(len(ordered), 1))
     behind = {log: panels.loss_shape(steps, loss, most, log) for log in (False, True)}
     for number, row in enumerate(ordered):
         key = row["metric"], row["space"]
         section = sections.setdefault(key, {"metric": key[0], "space": key[1], "charts": []})
         name = row["space"], row["layer"], row["metric"]
         title = f"{row['metric']} of {row['space']} {row['layer']} over training steps"
+        jumps = _strongest(found.transitions.get(name, ()), marked)
         linear, logarithmic = (
             panels.series_chart(
                 steps, store.series(*name), most, title=printable(title), loss=behind[log],
-                phases=found.phases.get(name, ()), transitions=found.transitions.get(name, ()),
+                phases=found.phases.get(name, ()), transitions=jumps,
                 events=found.joined.get(name, ()), log=log,
             )
             for log in (False, True)
@@ -152,6 +155,12 @@ def _series_sections(
         chart = {"row": row, "number": number, "linear": linear, "log": logarithmic}
         section["charts"].append(chart)
     return list(sections.values())
+
+
+def _strongest(transitions: Sequence[Row], most: int) -> Sequence[Row]:
+    if len(transitions) <= most:
+        return transitions
+    return sorted(transitions, key=lambda t: -abs(t["drops_out"] or 0.0))[:most]
 
 
 def _heat_maps(store: Results) -> list[dict[str, Any]]:
