@@ -50,6 +50,7 @@ def put_phases(
 ) -> zarr.Group:
     """Phases of the chosen metrics' series, one row per phase and one per series."""
     from ndt_offline.relate import fit_phases
+    from ndt_offline.relate.phase import SCALARS
 
     metrics = phased_metrics(question, ids)
     key = key_of(
@@ -64,7 +65,7 @@ def put_phases(
         fits = fit_phases(chosen, results.steps, draws=draws, seed=seed) if where else []
         series: dict[str, Any] = {"series": np.array(where, np.int64)}
         series["status"] = np.array([fit.status for fit in fits], object)
-        for name in ("p_two", "p_three", "early", "early_low", "early_high", "noise"):
+        for name in SCALARS:
             series[name] = np.array([getattr(fit, name) for fit in fits], np.float64)
         return {
             "phases": (("phase",), _phase_columns(fits, where)),

@@ -66,9 +66,9 @@ def fit_phases(
     corrected for what the fit took from them; breakpoint intervals are widened by half a bin.
     Noise is counted from sample to sample. A phase is `stabilisation` if the interval of its
     change holds 0 or the change is under a tenth of the curve's range, `undecided` if that
-    interval leaves room for a quarter of the series' range, else `expansion` or `collapse`. Three straight phases can describe any smooth curve; they do not prove three
-    regimes. Raises UsageError for steps that are negative or do not increase and for impossible
-    options.
+    interval leaves room for a quarter of the series' range, else `expansion` or `collapse`. Three
+    straight phases can describe any smooth curve; they do not prove three regimes. Raises
+    UsageError for steps that are negative or do not increase and for impossible options.
     """
     rows = as_rows(series, "series")
     if phases not in (None, 1, 2, 3):

@@ -18,7 +18,9 @@ Lead, only of a coupled pair, by the interval of the lag:
     otherwise                  nothing: no lead is shown
 Phases: the labels in order with the steps at which they end: "collapse to step 46, then
 expansion to step 3081, then stable"; neighbours of one label are said once, and if all have the
-same label it is "collapse throughout".
+same label it is "collapse throughout". Where the noise around them is as persistent as that of
+fits to random walks (.975 and above from sample to sample; 22 of 30 walks of 1600 samples bent,
+against 2 of 30 with AR .99) it says so: "..., or a random walk".
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ import numpy as np
 from ndt_offline.relate.couplings import ALPHA, Coupling
 from ndt_offline.relate.phase import PhaseFit
 
+OR_WALK = ", or a random walk"
 TREND = 0.5
 STEADY = 0.9
+WALKS = 0.975
 
 
 def trend_words(rho_series_time: float) -> str:
@@ -98,9 +102,10 @@ def phase_words(fit: PhaseFit) -> str:
     groups = [(label, list(same)) for label, same in groupby(fit.phases, lambda p: p.label)]
     ends = [("stable" if name == "stabilisation" else name, same[-1].end) for name, same in groups]
     *before, (last, _) = ends
-    if not before:
-        return f"{last} throughout"
-    return ", then ".join([f"{name} to step {end:.0f}" for name, end in before] + [last])
+    words = [f"{name} to step {end:.0f}" for name, end in before]
+    said = ", then ".join([*words, last]) if before else f"{last} throughout"
+    decided = any(phase.label in ("collapse", "expansion") for phase in fit.phases)
+    return f"{said}{OR_WALK}" if decided and fit.persistence >= WALKS else said
 
 
 def layer_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,7 +83,14 @@ def _phase_words(results: Results) -> dict[tuple[str, ...], str]:
         fields = {key: row[key] for key in Phase.__dataclass_fields__}
         found.setdefault(name, []).append(Phase(**fields))
     return {
-        name: phase_words(PhaseFit(0, row["status"], tuple(found.get(name, ()))))
+        name: phase_words(
+            PhaseFit(
+                0,
+                row["status"],
+                tuple(found.get(name, ())),
+                persistence=math.nan if row["persistence"] is None else row["persistence"],
+            )
+        )
         for name, row in _named_rows(fits)
     }
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ndt_offline.relate.words import OR_WALK
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
 
@@ -59,6 +60,8 @@ def sentences(
     `rest` says where the ones are that are not listed.
     """
     yield from count_sentences(results, rest)
+    if any(OR_WALK in (row.get("phases") or "") for row in shown):
+        yield "phases with ?: the noise around them is so persistent that a random walk may do this"
     for target in targets:
         clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
         if clocks:
@@ -121,15 +124,15 @@ def jumps_cell(row: Row) -> str:
 
 
 def phases_cell(words: str | None) -> str:
-    """relate's words for the phases, shortened: `falls 16, rises 1049, falls`."""
+    """relate's words for the phases, shortened: `falls to 16, rises to 1049, falls`.
+
+    A question mark stands for "or a random walk"; `sentences` explains it.
+    """
     if words is None:
         return "\u2013"
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
-    if words.startswith("one trend throughout: "):
-        label = words.removeprefix("one trend throughout: ")
-        return _VERBS.get(label, label)
-    short = words.replace(", then ", ", ").replace(" to step ", " to ")
+    short = words.replace(OR_WALK, " ?").replace(", then ", ", ").replace(" to step ", " to ")
     for label in _VERBS:
         short = short.replace(label, _VERBS[label])
     return short

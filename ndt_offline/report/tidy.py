@@ -83,6 +83,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "early_low": "90 % interval of early",
         "early_high": "90 % interval of early",
         "noise": "SD around the fitted curve",
+        "persistence": "correlation of that noise from one step to the next",
     },
     "couplings": {
         **SERIES_KEYS,

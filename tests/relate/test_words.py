@@ -106,6 +106,10 @@ def test_phases() -> None:
     twice = (phase("stabilisation", 9.0), phase("stabilisation", 40.0), phase("collapse", 80.0))
     assert phase_words(replace(fit, phases=twice)) == "stable to step 40, then collapse"
     assert phase_words(replace(fit, phases=twice[:2])) == "stable throughout"
+    assert phase_words(replace(fit, persistence=0.97)) == phase_words(fit)
+    assert phase_words(replace(fit, persistence=0.98)) == phase_words(fit) + ", or a random walk"
+    flat = replace(fit, phases=twice[:2], persistence=0.99)
+    assert phase_words(flat) == "stable throughout"
     assert phase_words(PhaseFit(0, "too short")) == "no phases: too short"
 
 
