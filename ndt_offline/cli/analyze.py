@@ -114,6 +114,8 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
         results = [_analyze(path, dict(options), where, quiet=as_json) for path in paths]
         show_result(results, as_json, show)
         code = max(result.exit_code for result in results)
+        if any(result.alerts for result in results):
+            break  # --watch ends with the first alert: somebody waits for it
     return code
 
 

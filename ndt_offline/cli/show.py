@@ -29,6 +29,9 @@ def show_result(results: Sequence[Result], as_json: bool, metric: str | None) ->
         console = Console(highlight=False, width=100)
     for result in results:
         _show_one(console, result, metric)
+    if len(results) > 1:
+        runs = " ".join(shlex.quote(result.run) for result in results)
+        console.print(Text(printable(f"        ndt-offline compare {runs}")))
 
 
 def _show_one(console: Console, result: Result, metric: str | None) -> None:
