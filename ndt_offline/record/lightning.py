@@ -29,7 +29,7 @@ def _make() -> type:
     try:
         from lightning.pytorch import Callback
     except ImportError:
-        from pytorch_lightning import Callback  # type: ignore[no-redef,unused-ignore]
+        from pytorch_lightning import Callback  # type: ignore[no-redef,assignment,unused-ignore]
 
     class RecorderCallback(Callback):  # type: ignore[misc,unused-ignore]
         """Records a Lightning training; `options` are those of `Recorder`.
