@@ -41,6 +41,7 @@ class Handover:
         self.raw = self.restarts = 0
         self.totals: dict[str, int] = {}
         self.ring: Ring | None = None
+        self._raw_only = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._pipe = -1
@@ -56,6 +57,9 @@ class Handover:
         """A free slot and views into it; None: write this one raw."""
         ring = self.ring
         if ring is None:
+            return None
+        if self._raw_only:
+            self._revive()
             return None
         if room(layout) > ring.payload:
             self.stop(final=False)
@@ -134,12 +138,16 @@ class Handover:
     def _open(self, layout: Layout) -> None:
         size = max(room(layout), 64)
         slots = min(max(RING_BYTES // size, LEAST), MOST)
-        with contextlib.suppress(OSError):  # no memory for a ring: every checkpoint goes raw
-            self.ring = Ring.make(slots, size, self.attempt / "ring")
-            self._start_writer(self.ring)
+        # Without memory for a ring every checkpoint goes raw; the writer still journals them.
+        for count, payload in ((slots, size), (1, 64)):
+            with contextlib.suppress(OSError):
+                self.ring = Ring.make(count, payload, self.attempt / "ring")
+                self._raw_only = payload < room(layout)
+                self._start_writer(self.ring)
+                return
 
     def _start_writer(self, ring: Ring) -> None:
-        if not self._thread_wanted and sys.executable and hasattr(os, "getppid"):
+        if not self._thread_wanted and sys.executable and sys.platform != "win32":
             with contextlib.suppress(OSError, ValueError):
                 self._start_process(ring)
                 return

@@ -137,7 +137,7 @@ def layout_of(state: dict[str, torch.Tensor]) -> Layout:
 def _tensors(model: nn.Module) -> list[torch.Tensor] | None:
     """Parameters and persistent buffers as they hang in the modules; None: only state_dict knows.
 
-    A fifth of the time of `state_dict()`, which makes names, a copy of metadata and calls hooks.
+    Cheaper than `state_dict()`, which makes names and metadata and calls hooks.
     """
     found: list[torch.Tensor] = []
     for inside in _insides(model):

@@ -57,22 +57,23 @@ class Service:
         """One round; whether anything was done."""
         waiting = self.ring.waiting()
         worked = bool(waiting) and self._store(waiting[0], ending)
-        if self.ring["raw"] != self._raw_seen or ending:
-            self._raw_seen = self.ring["raw"]
-            self._guarded(lambda: self.writer.adopt_raw(self.layout))
+        raw = self.ring["raw"]
+        if raw != self._raw_seen and self._guarded(self._adopt):
+            self._raw_seen = raw
         self._told()
         return worked
 
     def finish(self) -> None:
-        """The last line: how the trainer ended, and what it could not hand over."""
+        """Raw files, and the last line: how the trainer ended, what it could not hand over."""
+        self._patiently(self._adopt)  # a trainer that died may not have told of its last one
         closed = bool(self.ring["closing"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}
         for step, scalars in said.pop("dropped_steps", []):
-            self._guarded(partial(self.writer.drop, step, scalars))
+            self._patiently(partial(self.writer.drop, step, scalars))
         end = {"trainer": "closed" if closed else "died", **said}
         final = not closed or bool(self.ring["final"])
-        self._guarded(lambda: self.writer.close(end if final else None))
+        self._patiently(lambda: self.writer.close(end if final else None))
         self._told()
         self.ring["finished"] = 1
 
@@ -106,6 +107,15 @@ class Service:
             raise NdtError("the slot is smaller than its checkpoint", step=step)
         self.writer.write(number, step, layout, vectors, words["record"])
 
+    def _adopt(self) -> None:
+        self.writer.adopt_raw(self.layout)
+
+    def _patiently(self, act: Callable[[], None]) -> None:
+        for again in range(PATIENCE):
+            if self._guarded(act):
+                return
+            time.sleep(0.05 * 2**again)
+
     def _guarded(self, act: Callable[[], None]) -> bool:
         try:
             act()
@@ -138,6 +148,10 @@ def main(arguments: list[str]) -> None:
 
     service.run(wait, lambda: os.getppid() == told["trainer"])
     take_over(attempt.parent, before=int(attempt.name))
+    log = attempt / "writer.log"
+    with contextlib.suppress(OSError):
+        if not log.stat().st_size:
+            log.unlink()
 
 
 def _behave() -> None:

@@ -33,7 +33,9 @@ def write(path: Path, parts: Sequence[bytes | bytearray | memoryview], sync: boo
 
 
 def sync_folder(folder: Path) -> None:
-    """A rename is durable when its folder is."""
+    """A rename is durable when its folder is. (Windows cannot open a folder.)"""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

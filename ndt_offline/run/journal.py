@@ -45,11 +45,12 @@ def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
     A line that cannot be written whole is taken back; a torn one that a dead writer left is
     closed first, so that only that one is lost.
     """
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags, 0o666)
     try:
         line = line_of(record)
         end = os.fstat(handle).st_size
-        if end and os.pread(handle, 1, end - 1) != b"\n":
+        if end and os.lseek(handle, end - 1, os.SEEK_SET) >= 0 and os.read(handle, 1) != b"\n":
             line = b"\n" + line
         try:
             if os.write(handle, line) != len(line):

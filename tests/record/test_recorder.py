@@ -15,7 +15,7 @@ from recorded_training import digest, make_model, updates, wait_for_writer
 from torch import nn
 
 from ndt_offline import Recorder, open_run
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import RefusedError, UsageError
 from ndt_offline.record.snapshot import Snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
@@ -324,3 +324,37 @@ def test_warnings_are_not_repeated(tmp_path: Path, monkeypatch) -> None:
     assert summary.failures == 6 and summary.dropped == 40 and summary.recorded == 1
     run = open_run(tmp_path / "run")
     assert [e.step for e in run.entries if e.path is None] == list(range(1, 41))
+
+
+def test_compiled_parts_keep_their_plain_names(tmp_path: Path) -> None:
+    model = nn.Sequential(torch.compile(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 4))
+    Recorder(tmp_path / "run", torch.compile(model)).close()
+    state = open_run(tmp_path / "run").checkpoint(0)
+    assert set(state) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_without_memory_for_a_ring_everything_goes_raw(tmp_path: Path, monkeypatch) -> None:
+    real = os.posix_fallocate
+
+    def no_room(handle: int, at: int, size: int) -> None:
+        if size > 100_000:
+            raise OSError(28, "No space left on device")
+        real(handle, at, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    states = trained(tmp_path / "run", 12, make_model(2000), every=1)
+    assert recorded(tmp_path / "run") == states
+    kinds = {line["kind"] for line in open_run(tmp_path / "run").journal}
+    assert kinds == {"raw"}
+
+
+def test_sharded_parameters_are_refused(tmp_path: Path) -> None:
+    model = make_model()
+
+    class DTensor(nn.Parameter):
+        pass
+
+    model[0].weight = DTensor(model[0].weight.data)
+    with pytest.raises(RefusedError, match="sharded"):
+        Recorder(tmp_path / "run", model)
+    assert not (tmp_path / "run").exists()
