@@ -31,7 +31,12 @@ CONFIG: Mapping[str, Any] = {
     "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.scheduler.no-workers-timeout": "2 minutes",
     "distributed.scheduler.allowed-failures": 3,
+    # What idles in every process took 4.5 % of a core together; so it is 1.4.
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
     "distributed.diagnostics.nvml": False,
     "distributed.comm.timeouts.connect": "30s",
     "distributed.worker.daemon": True,

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -219,11 +220,25 @@ def overhead(rows: int, rounds: int) -> None:
         for trial in range(rounds):
             plain = loop(run, rows - 1)
             here = replay(run, Path(folder) / f"{trial}a.zarr", in_process)
+            before = _used(client)
             dask = replay(run, Path(folder) / f"{trial}b.zarr", Spread(client))
+            used = _used(client) - before
             each = {"loop_ms": plain["wall"], "here_ms": here["blocks"] / rows}
             each |= {"dask_ms": dask["blocks"] / rows, "task_ms": dask["inside"] / rows}
+            each |= {"loop_cpu_ms": plain["cpu"], "dask_cpu_ms": used / rows}
             figures = {name: 1e3 * seconds for name, seconds in each.items()}
-            show(**figures, dask_over_task=dask["blocks"] / dask["inside"] - 1)
+            show(
+                **figures,
+                outside_tasks=dask["blocks"] / dask["inside"] - 1,
+                cpu_above_loop=used / rows / plain["cpu"] - 1,
+            )
+
+
+def _used(client: Any) -> float:
+    """CPU seconds of workers, scheduler and driver so far."""
+    mine = psutil.Process().cpu_times()
+    theirs = client.run(lambda: sum(psutil.Process().cpu_times()[:2])).values()
+    return mine.user + mine.system + sum(theirs)
 
 
 def _short(folder: Path) -> Path:
