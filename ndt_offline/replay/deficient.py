@@ -17,10 +17,13 @@ from scipy.linalg import blas, lapack
 from ndt_offline.replay.tridiagonal import eigenvalues
 from ndt_offline.replay.workspace import Array, Workspace, slices
 
-TRUSTED = 1e-6  # a Gram value s is off by about 5e-16 s1^2 / s: 5e-10 s1 at 1e-6 s1
+TRUSTED = 3e-7  # a Gram value s is off by at most about 2e-16 s1^2 / s: 7e-10 s1 at 3e-7 s1
 ALLOWED = 1e-10  # of s1: what leaving the coupling of the two parts out may change
+# The small part is reduced in float32, which loses at most 5e-4 of its own largest value.
+FAINT = 1e-6  # of s1: above it that would be too much
 
 Order = npt.NDArray[np.intp]
+Single = npt.NDArray[np.float32]
 
 
 def numerical_rank(gram: Array, work: Workspace) -> tuple[int, Array, Order]:
@@ -49,41 +52,49 @@ def split_values(
     top = np.asfortranarray(head.T @ head + tail.T @ tail)
     large = np.sqrt(np.maximum(eigenvalues(top), 0.0))[::-1]
     coefficients = blas.dtrsm(1.0, head, tail, side=1, lower=1)  # X' = L21 L11^-1 [q, r]
-    rest = _residual_gram(matrix, order, coefficients, work, power)
-    metric = blas.dsyrk(1.0, coefficients, lower=1)
+    # Powers of two are exact; without it squares of the small part vanish in float32.
+    scale = 2.0 ** (23 - np.floor(np.log2(large[0])))
+    rest = _residual_gram(matrix, order, coefficients, scale, work, power)
+    metric = blas.ssyrk(1.0, coefficients.astype(np.float32, order="F"), lower=1)
     metric[np.diag_indices_from(metric)] += 1.0
-    root, failed = lapack.dpotrf(metric, lower=1, overwrite_a=1)
-    reduced, wrong = lapack.dsygst(rest, root, lower=1, overwrite_a=1)
+    root, failed = lapack.spotrf(metric, lower=1, overwrite_a=1)
+    reduced, wrong = lapack.ssygst(rest, root, lower=1, overwrite_a=1)
     if failed or wrong:
         return None
-    small = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1]
+    small = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1] / scale
     return np.concatenate([large, small]) if _parted(large, small) else None
 
 
 def _parted(large: Array, small: Array) -> bool:
     """Whether the gap makes the errors of both parts smaller than `ALLOWED`."""
     top, last, first = large[0], large[-1], small[0]
-    coupled = first * (first / last) ** 2 if last else top
-    dropped = first**2 / (2 * last) if last else top
+    if last <= 0.0 or first > FAINT * top:
+        return False
+    coupled = first * (first / last) ** 2
+    dropped = first**2 / (2 * last)
     relative = (first / max(last, 1e-4 * top)) ** 2
     return bool(max(coupled, dropped) <= ALLOWED * top and relative <= 1e-7)
 
 
 def _residual_gram(
-    matrix: Any, order: Order, coefficients: Array, work: Workspace, power: float
-) -> Array:
-    """Lower triangle of B' B for B = A2 - A1 X, the long side in slices."""
+    matrix: Any, order: Order, coefficients: Array, scale: float, work: Workspace, power: float
+) -> Single:
+    """Lower triangle of `scale`^2 B' B for B = A2 - A1 X; B in float64, the product in float32."""
     count, rank = coefficients.shape
-    first, last = order[:rank], order[rank:]
-    gram, beta = work.take("rest", count, count, "F"), 0.0
+    gram, beta = np.empty((count, count), np.float32, order="F"), 0.0
     for piece, tall in slices(matrix, work, power):
-        across = piece.T if tall else piece
-        residual = np.asfortranarray(across[last])
-        known = np.asfortranarray(across[first])
+        known, residual = _columns(piece, order[:rank], tall), _columns(piece, order[rank:], tall)
         residual = blas.dgemm(-1.0, coefficients, known, beta=1.0, c=residual, overwrite_c=1)
-        gram = blas.dsyrk(1.0, residual, beta=beta, c=gram, lower=1, overwrite_c=1)
+        rounded = np.empty(residual.shape, np.float32, order="F")
+        np.multiply(residual, scale, out=rounded, casting="same_kind")
+        gram = blas.ssyrk(1.0, rounded, beta=beta, c=gram, lower=1, overwrite_c=1)
         beta = 1.0
     return gram
+
+
+def _columns(piece: Array, chosen: Order, tall: bool) -> Array:
+    """Features `chosen` of a piece as [features, piece], in Fortran's order."""
+    return np.take(piece, chosen, axis=1).T if tall else np.asfortranarray(piece[chosen])
 
 
 def triangle_values(matrix: Any, power: float) -> Array:

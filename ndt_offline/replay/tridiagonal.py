@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from scipy.linalg import lapack
 
 from ndt_offline.replay.workspace import Array
@@ -11,16 +14,19 @@ from ndt_offline.replay.workspace import Array
 _PANELS = ((384, 10), (768, 16))
 
 
-def eigenvalues(symmetric: Array) -> Array:
-    """Ascending eigenvalues [k] of a matrix [k, k] given by its lower triangle (overwritten)."""
+def eigenvalues(symmetric: Any) -> Array:
+    """Ascending eigenvalues [k] of a matrix [k, k] given by its lower triangle (overwritten).
+
+    Computed in the matrix's own precision, float32 or float64.
+    """
     side = len(symmetric)
     if side == 1:
-        return symmetric[0].copy()
+        return symmetric[0].astype(np.float64)
+    single = symmetric.dtype == np.float32
+    reduce, solve = (lapack.ssytrd, lapack.ssterf) if single else (lapack.dsytrd, lapack.dsterf)
     panel = next((width for limit, width in _PANELS if side <= limit), 32)
-    _, diagonal, off, _, info = lapack.dsytrd(
-        symmetric, lower=1, lwork=panel * side, overwrite_a=1
-    )
-    values, failed = lapack.dsterf(diagonal, off, overwrite_d=1, overwrite_e=1)
+    _, diagonal, off, _, info = reduce(symmetric, lower=1, lwork=panel * side, overwrite_a=1)
+    values, failed = solve(diagonal, off, overwrite_d=1, overwrite_e=1)
     if info or failed:
-        raise ArithmeticError(f"LAPACK: dsytrd {info}, dsterf {failed}")
-    return values
+        raise ArithmeticError(f"LAPACK: tridiagonal form {info}, its values {failed}")
+    return values.astype(np.float64, copy=False)

@@ -1,4 +1,4 @@
-"""Float64 work arrays that are made once and used again, and a matrix read through them in slices."""
+"""Float64 work arrays, made once and used again, and a matrix read through them in slices."""
 
 from __future__ import annotations
 
