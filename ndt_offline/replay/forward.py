@@ -16,6 +16,7 @@ from ndt_offline.graph.matrices import layer_matrix
 from ndt_offline.replay.losses import loss_and_accuracy
 from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
 from ndt_offline.replay.spectra import singular_values
+from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.probe import Probe, load_probe
 from ndt_offline.run.reader import Run
@@ -49,6 +50,7 @@ class Replayer:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
         self.setup = setup
+        self._work = Workspace()
         self.graph = None
         self._probes: list[Probe] = []
         if setup.activations:
@@ -109,7 +111,7 @@ class Replayer:
         if matrix is None or tuple(matrix.shape) != expected:
             row.status[space.name][index] = STATUS["absent"]
             return
-        values = singular_values(_numpy(matrix, self.setup.parameters.center))
+        values = singular_values(_numpy(matrix, self.setup.parameters.center), self._work)
         finite = bool(np.isfinite(values).all())
         row.status[space.name][index] = STATUS["ok" if finite else "not_finite"]
         if finite:
@@ -119,8 +121,7 @@ class Replayer:
 def _numpy(matrix: torch.Tensor, center: bool) -> np.ndarray:
     wide = matrix.detach() if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
     if center:
-        wide = wide.double()
-        wide = wide - wide.mean(0, keepdim=True)
+        wide = wide - wide.mean(0, keepdim=True, dtype=torch.float64)
     return wide.numpy()
 
 

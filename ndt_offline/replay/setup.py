@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Chosen = tuple[list["Layer"], list[tuple[str, str]]]
 Chooser = Callable[[Sequence[str] | None], Chosen]
 
-MEASURE_VERSION = 1  # raised when the numbers a replay gives change
+MEASURE_VERSION = 2  # raised when the numbers a replay gives change
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 For A [m, n] with k = min(m, n): the eigenvalues of A A' or A' A [k, k], by reduction to
 tridiagonal form and the Pal-Walker-Kahan QL iteration (LAPACK dsytrd, dsterf), square roots.
 With float32 data this is closer to the exact values than a float32 SVD, and several times faster.
-Squaring loses what lies under 1e-8 of the largest value, so where the smallest values fall below
-`TRUSTED` the spectrum is computed again by QR and an SVD of the triangle.
+Squaring loses what lies under 1e-8 of the largest value, so where values fall below `TRUSTED`
+they are found again without squaring: see `deficient`.
 """
 
 from __future__ import annotations
@@ -12,63 +12,82 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.linalg import blas, lapack
+from scipy.linalg import blas
 
-Array = npt.NDArray[np.float64]
+from ndt_offline.replay.deficient import TRUSTED, numerical_rank, split_values, triangle_values
+from ndt_offline.replay.tridiagonal import eigenvalues
+from ndt_offline.replay.workspace import Array, Workspace, slices
 
-SLICE = 4096  # elements of the long side per float64 copy
-TRUSTED = 1e-6  # a Gram value s is off by about 1e-16 s1^2 / s: 1e-10 s1 at 1e-6 s1
+# Squares of entries between these neither overflow nor vanish in float64.
+SMALLEST, LARGEST = 1e-140, 1e140
+RANK_FIRST = 384  # from this side on, knowing the rank first is cheaper than a reduction in vain
 
 
-def singular_values(matrix: Any) -> Array:
+def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
     """Descending singular values [min(m, n)] of a real matrix [m, n], float64.
 
-    Accurate to 1e-6 relative for s >= 1e-4 s1 and to 1e-9 s1 absolutely. A matrix with NaN or
-    infinite entries gives NaN throughout; check the status beside it.
+    Accurate to 1e-6 relative for s >= 1e-4 s1 and to 1e-9 s1 absolutely, whatever the rank. A
+    matrix with NaN or infinite entries gives NaN throughout; check the status beside it. `work`
+    holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes, for a
+    long side of any length, unless values below 1e-6 s1 are found.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2:
         raise ValueError(f"expected a matrix, got shape {matrix.shape}")
     if min(matrix.shape) == 0:
         return np.zeros(0)
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    if matrix.strides[0] < matrix.strides[1]:
+        matrix = matrix.T  # the same values, and rows that lie together in memory
+    work = work if work is not None else Workspace()
+    gram = _gram(matrix, work, 1.0)
+    top = float(np.sqrt(gram.diagonal().max()))  # NaN and infinity show on the diagonal
+    if SMALLEST < top < LARGEST:
+        return _values(matrix, gram, work, 1.0)
     scale = float(np.abs(matrix).max())
     if not np.isfinite(scale):
-        return np.full(wide.shape[0], np.nan)
+        return np.full(len(gram), np.nan)
     if scale == 0.0:
-        return np.zeros(wide.shape[0])
-    # Powers of two scale exactly; without it squares of values below 1e-154 vanish.
-    power = 2.0 ** -np.floor(np.log2(scale))
-    values = np.sqrt(np.clip(_eigenvalues(_gram(wide, power)), 0.0, None))[::-1]
-    if values[-1] < TRUSTED * values[0]:
-        values = _by_qr(wide, power)
-    return np.ascontiguousarray(values) / power
+        return np.zeros(len(gram))
+    power = 2.0 ** -np.floor(np.log2(scale))  # powers of two scale exactly
+    return _values(matrix, _gram(matrix, work, power), work, power) / power
 
 
-def _gram(wide: Any, power: float) -> Array:
-    """Lower triangle of A A' for A [k, n], summed over slices of the long side."""
-    k, n = wide.shape
-    gram = np.zeros((k, k), order="F")
-    for start in range(0, n, SLICE):
-        part = np.asarray(wide[:, start : start + SLICE], dtype=np.float64, order="F") * power
-        gram = blas.dsyrk(1.0, part, beta=1.0, c=gram, lower=1, overwrite_c=1)
+def _gram(matrix: Any, work: Workspace, power: float) -> Array:
+    """Lower triangle of A A' or A' A, the smaller, summed over slices of the long side."""
+    side = min(matrix.shape)
+    gram, beta = work.take("gram", side, side, "F"), 0.0
+    for piece, tall in slices(matrix, work, power):
+        # piece.T is in Fortran's order: nothing is copied.
+        gram = blas.dsyrk(
+            1.0, piece.T, beta=beta, c=gram, trans=0 if tall else 1, lower=1, overwrite_c=1
+        )
+        beta = 1.0
     return gram
 
 
-def _eigenvalues(gram: Array) -> Array:
-    """Ascending eigenvalues of a symmetric matrix given by its lower triangle (overwritten)."""
-    k = len(gram)
-    if k == 1:
-        return gram[0].copy()
-    _, diagonal, off, _, info = lapack.dsytrd(gram, lower=1, lwork=32 * k, overwrite_a=1)
-    values, failed = lapack.dsterf(diagonal, off)
-    if info or failed:
-        raise ArithmeticError(f"LAPACK: dsytrd {info}, dsterf {failed}")
-    return values
+def _values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
+    """Singular values with the Gram matrix known; exact zero rows and columns are left out."""
+    alive = np.flatnonzero(gram.diagonal())
+    if len(alive) < len(gram):
+        matrix = matrix[:, alive] if matrix.shape[0] >= matrix.shape[1] else matrix[alive]
+        kept = work.take("alive", len(alive), len(alive), "F")
+        kept[...] = gram[np.ix_(alive, alive)]
+        zeros = np.zeros(len(gram) - len(alive))
+        return np.concatenate([_alive_values(matrix, kept, work, power), zeros])
+    return _alive_values(matrix, gram, work, power)
 
 
-def _by_qr(wide: Any, power: float) -> Array:
-    tall = np.asarray(wide.T, np.float64) * power
-    triangle = np.linalg.qr(tall, mode="r")
-    return np.linalg.svd(triangle, compute_uv=False)
+def _alive_values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
+    side = len(gram)
+    rank, factor, order = side, gram, np.arange(side)
+    if side >= RANK_FIRST:
+        rank, factor, order = numerical_rank(gram, work)
+    if rank == side:
+        reduced = work.take("reduced", side, side, "F")
+        np.copyto(reduced, gram)
+        values = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1]
+        if values[-1] >= TRUSTED * values[0]:
+            return np.ascontiguousarray(values)
+        rank, factor, order = numerical_rank(gram, work)
+    values = split_values(matrix, factor, order, rank, work, power) if rank < side else None
+    return triangle_values(matrix, power) if values is None else values

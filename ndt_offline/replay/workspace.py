@@ -1,0 +1,59 @@
+"""Float64 work arrays, made once and used again, and a matrix read through them in slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+ELEMENTS = 1 << 19  # of a slice in float64: 4 MB, which stays in the cache while it is used
+SHORTEST = 512  # of a slice along the long side: shorter ones make BLAS slow
+
+
+class Workspace:
+    """Buffers by purpose; each grows to the largest that was asked for, and is then used again.
+
+    A new large array costs page faults at every checkpoint, which is up to half of a small
+    layer's time. Contents are whatever was left there. Not for two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Array] = {}
+
+    def take(self, purpose: str, rows: int, columns: int, order: str = "C") -> Array:
+        """An array [rows, columns] with undefined contents, valid until the next of its purpose."""
+        count = rows * columns
+        held = self._buffers.get(purpose)
+        if held is None or held.size < count:
+            self._buffers.pop(purpose, None)
+            held = self._buffers[purpose] = np.empty(count)
+        return held[:count].reshape((rows, columns), order="C" if order == "C" else "F")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
+
+def slices(matrix: Any, work: Workspace, power: float = 1.0) -> Iterator[tuple[Array, bool]]:
+    """Pieces of `power` times a matrix along its long side: (piece, whether the rows are long).
+
+    Pieces are C-ordered, [piece, short side] or [short side, piece]; each is valid until the next.
+    Long sides of any length need memory for one piece only.
+    """
+    rows, columns = matrix.shape
+    tall, short, long = rows >= columns, min(rows, columns), max(rows, columns)
+    step = max(SHORTEST, ELEMENTS // max(short, 1))
+    for start in range(0, long, step):
+        part = matrix[start : start + step] if tall else matrix[:, start : start + step]
+        if power == 1.0 and part.dtype == np.float64 and part.flags.c_contiguous:
+            yield part, tall
+            continue
+        piece = work.take("slice", *part.shape)
+        np.copyto(piece, part)
+        if power != 1.0:
+            piece *= power
+        yield piece, tall
