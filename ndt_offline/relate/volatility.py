@@ -11,6 +11,8 @@ from ndt_offline.relate.ranks import Floats
 PLAIN = 6.0
 FEWEST = 50
 LIMIT = 100.0
+# No sample is thought noisier than this many times the median of the first ones.
+EXCESS, EARLIEST = 1.0, 16
 
 
 def volatility(values: Floats, t: Floats) -> Floats:
@@ -18,7 +20,8 @@ def volatility(values: Floats, t: Floats) -> Floats:
 
     b is the slope of log |second difference| on t = log(step + 1), where trends have no part; it
     is 0 unless plain: one wrong slope does more harm to the first few samples, which weigh most
-    in t, than a true but weak one. Never more than a factor of 100 from the mean.
+    in t, than a true but weak one. Never more than a factor of 100 from the mean, nor more than
+    twice what the first 16 samples show.
     """
     sizes = np.abs(np.diff(values, n=2, axis=1))
     return np.vstack([_curve(row, t) for row in sizes]) if len(values) else np.ones(values.shape)
@@ -29,7 +32,8 @@ def _curve(sizes: Floats, t: Floats) -> Floats:
     if moved.sum() < max(FEWEST, len(sizes) / 2):
         return np.ones(len(t))
     x, y = t[1:-1][moved], np.log(sizes[moved])
-    x, y = x - x.mean(), y - y.mean()
+    center = y.mean()
+    x, y = x - x.mean(), y - center
     power = x @ x
     slope = (x @ y) / power
     # A size near zero has a logarithm far below; it must not steer the slope.
@@ -39,4 +43,9 @@ def _curve(sizes: Floats, t: Floats) -> Floats:
     error = np.sqrt(np.mean(rest**2) / power)
     if abs(slope) < PLAIN * error:
         return np.ones(len(t))
-    return np.exp(np.clip(slope * (t - t.mean()), -np.log(LIMIT), np.log(LIMIT)))
+    # The first samples lie far out in t, where the slope found in the many others may promise more
+    # noise than there is, and would hide what training does first.
+    seen = EXCESS * np.median(sizes[:EARLIEST][moved[:EARLIEST]] if moved[:EARLIEST].any() else 0.0)
+    trend = slope * (t - t.mean())
+    ceiling = max(float(np.log(seen)) - center, 0.0) if seen > 0 else 0.0
+    return np.exp(np.clip(trend, -np.log(LIMIT), min(ceiling, np.log(LIMIT))))
