@@ -1,41 +1,129 @@
-"""`ndt-offline inspect RUN`: what a run holds and what an analysis of it would measure."""
+"""`ndt-offline inspect RUN`: what a run holds, what would be measured, and its cost."""
 
 from __future__ import annotations
 
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
+if TYPE_CHECKING:
+    from ndt_offline.execute.outlook import Outlook
+    from ndt_offline.replay.setup import Setup
+    from ndt_offline.run.reader import Run
+    from ndt_offline.store.schema import LayerInfo
+
 EXAMPLE = """
-Example:
+Examples:
 
 \b
   ndt-offline inspect ckpts
+  ndt-offline inspect ckpts --layers 'encoder.*' --as 'encoder.conv*=channels'
+  ndt-offline inspect ckpts --model package.module:factory --probe probe.safetensors
 """
 
 
 @click.command("inspect", epilog=EXAMPLE)
 @click.argument("run", type=click.Path())
-def command(run: str) -> int:
-    """Describe RUN: checkpoints, attempts, probe, and the layers that would be measured."""
-    from ndt_offline.replay.setup import Parameters, prepare
+@click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; repeatable.")
+@click.option(
+    "--as",
+    "shapes",
+    multiple=True,
+    metavar="GLOB=RULE",
+    help="Read a layer as tokens, flatten or channels.",
+)
+@click.option("--center", is_flag=True, help="Subtract the column mean of every matrix.")
+@click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32.")
+@click.option("--max-side", default=2048, show_default=True, help="Skip matrices larger than this.")
+@click.option("--probe", type=click.Path(), help="A safetensors file with x and y.")
+@click.option(
+    "--model",
+    metavar="MODULE:FACTORY",
+    help="Code that makes the model, where no graph was recorded.",
+)
+@click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")
+def command(run: str, no_trial: bool, **options: Any) -> int:
+    """Describe RUN: checkpoints, the layers that would be measured or not and why, and the cost.
+
+    Nothing is written. The options are those of ndt-analyze.
+    """
+    from ndt_offline.cli.analyze import parameters_of
+    from ndt_offline.execute.outlook import foresee
+    from ndt_offline.replay.setup import prepare
     from ndt_offline.run.reader import open_run
 
-    opened = open_run(run)
-    steps = opened.steps
-    click.echo(f"{run}: {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}")
-    stored = sum(entry.size or 0 for entry in opened.entries)
-    click.echo(
-        f"stored: {stored / 1e6:.2f} MB; attempts: {len(opened.attempts)}; hidden: {opened.hidden}"
-    )
-    setup = prepare(opened, Parameters())
-    for space in setup.spaces:
-        for layer in space.layers:
-            click.echo(
-                f"  {space.name:<12} {layer.name} [{layer.rows} x {layer.columns}] {layer.kind}"
-            )
-    for name, reason in setup.skipped:
-        click.echo(f"  skipped      {name}: {reason}")
-    for note in setup.notes:
-        click.echo(f"note: {note}")
+    opened, parameters = open_run(run), parameters_of(options)
+    for line in _contents(run, opened):
+        click.echo(line)
+    outlook = None
+    if no_trial:
+        setup = prepare(opened, parameters)
+    else:
+        nowhere = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.zarr"  # as if never analysed
+        outlook = foresee(run, nowhere, parameters)
+        setup = outlook.setup
+    for line in (*_measured(setup), *_cost(setup, outlook)):
+        click.echo(line)
     for problem in (*opened.problems, *setup.problems):
         click.echo(f"problem: {problem.path}: {problem.what}", err=True)
+        if problem.remedy:
+            click.echo(f"         try: {problem.remedy}", err=True)
     return 0
+
+
+def _contents(name: str, run: Run) -> Iterator[str]:
+    steps = run.steps
+    yield f"{name}: {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+    stored = sum(entry.size or 0 for entry in run.entries)
+    parts = [f"stored: {stored / 1e6:.2f} MB"]
+    if not run.foreign:
+        parts += [f"attempts: {len(run.attempts)}", f"hidden: {run.hidden}"]
+    yield "; ".join(parts)
+    if run.scalar_names:
+        yield f"journal: {', '.join(run.scalar_names)}"
+
+
+def _measured(setup: Setup) -> Iterator[str]:
+    """A line per layer: its matrix, how its tensor is read, its part of the spectra's cost."""
+    total = sum(_operations(layer) for space in setup.spaces for layer in space.layers)
+    rules = {layer.name: layer.rule for layer in setup.activations}
+    for space in setup.spaces:
+        yield f"{space.name}: {len(space.layers)} layers"
+        wide = max((len(layer.name) for layer in space.layers), default=0)
+        for layer in space.layers:
+            rule = rules.get(layer.name, "") if space.name == "activations" else ""
+            share = 100 * _operations(layer) / total
+            shape = f"[{layer.rows} x {layer.columns}]"
+            yield f"  {layer.name:<{wide}}  {shape:<15} {layer.kind:<10} {rule:<9} {share:3.0f} %"
+    if setup.skipped:
+        yield f"not measured: {len(setup.skipped)}"
+        for name, reason in setup.skipped:
+            yield f"  {name}: {reason}"
+    for note in setup.notes:
+        yield f"note: {note}"
+
+
+def _cost(setup: Setup, outlook: Outlook | None) -> Iterator[str]:
+    from ndt_offline.execute.estimate import best_workers, duration, size
+
+    spectra = sum(_operations(layer) for space in setup.spaces for layer in space.layers)
+    yield f"operations per checkpoint: {spectra / 1e9:.3g}e9 in float64 for the spectra"
+    if outlook is None:
+        return
+    need = outlook.need
+    yield f"memory: about {size(need.memory)} per process"
+    yield f"disk: at most {size(need.disk)}"
+    total = need.total(workers := best_workers(need))
+    if need.seconds is not None and total is not None:
+        one = f"{1000 * need.seconds:.3g} ms per checkpoint, measured"
+        yield f"time: about {duration(total)} for all with {workers} processes ({one})"
+
+
+def _operations(layer: LayerInfo) -> float:
+    """Of the Gram matrix, m n k, and of its eigenvalues, 4/3 k^3; k is the smaller side."""
+    smaller = min(layer.rows, layer.columns)
+    return float(layer.rows) * layer.columns * smaller + 4 / 3 * float(smaller) ** 3

@@ -52,6 +52,10 @@ def split_values(
     top = np.asfortranarray(head.T @ head + tail.T @ tail)
     large = np.sqrt(np.maximum(eigenvalues(top), 0.0))[::-1]
     coefficients = blas.dtrsm(1.0, head, tail, side=1, lower=1)  # X' = L21 L11^-1 [q, r]
+    # Columns in the order of memory are gathered twice as fast.
+    first, last = np.argsort(order[:rank]), np.argsort(order[rank:])
+    coefficients = np.asfortranarray(coefficients[np.ix_(last, first)])
+    order = np.concatenate([np.sort(order[:rank]), np.sort(order[rank:])])
     # Powers of two are exact; without it squares of the small part vanish in float32.
     scale = 2.0 ** (23 - np.floor(np.log2(large[0])))
     rest = _residual_gram(matrix, order, coefficients, scale, work, power)

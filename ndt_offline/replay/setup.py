@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ndt_offline.run.probe import Probe
 
 Chosen = tuple[list["Layer"], list[tuple[str, str]]]
-Chooser = Callable[[Sequence[str] | None], Chosen]
+Rules = Mapping[str, str]
+Chooser = Callable[[Sequence[str] | None, Rules], Chosen]
 
 MEASURE_VERSION = 2  # raised when the numbers a replay gives change
 
@@ -92,10 +93,10 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
     graph = _forward(run, parameters, found)
     shapes = _shapes(run)
     rules, side = dict(parameters.shapes), parameters.max_side
-    choosers: dict[str, Chooser] = {"weights": lambda globs: weight_layers(shapes, globs, side)}
+    choosers: dict[str, Chooser] = {"weights": lambda globs, _: weight_layers(shapes, globs, side)}
     if graph:
-        choosers["activations"] = lambda globs: choose_layers(graph, globs, rules, side)
-    picked = _choose(choosers, parameters.layers)
+        choosers["activations"] = lambda globs, how: choose_layers(graph, globs, how, side)
+    picked = _choose(choosers, parameters.layers, rules)
     chosen, light = picked.get("activations", ([], []))
     weights, heavy = picked["weights"]
     spaces = (_space("activations", chosen), _space("weights", weights))
@@ -167,22 +168,24 @@ def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
     return {t.name: (t.shape, t.dtype) for table in reversed(tables) for t in table.tensors}
 
 
-def _choose(choosers: dict[str, Chooser], globs: tuple[str, ...] | None) -> dict[str, Chosen]:
+def _choose(
+    choosers: dict[str, Chooser], globs: tuple[str, ...] | None, rules: Rules
+) -> dict[str, Chosen]:
     """Each glob may name activations, weights or both; one that names neither is a mistake."""
     if globs is None:
-        return {space: choose(None) for space, choose in choosers.items()}
+        return {space: choose(None, rules) for space, choose in choosers.items()}
     hits: dict[str, list[str]] = {space: [] for space in choosers}
     for glob in globs:
         missed = []
         for space, choose in choosers.items():
             try:
-                choose([glob])
+                choose([glob], {})  # a rule may be for what another glob names
                 hits[space].append(glob)
             except UsageError as error:
                 missed.append(error)
         if len(missed) == len(choosers):
             raise missed[-1]
-    return {space: choosers[space](found) if found else ([], []) for space, found in hits.items()}
+    return {s: choosers[s](found, rules) if found else ([], []) for s, found in hits.items()}
 
 
 def _space(name: str, layers: Sequence[Layer]) -> Space:

@@ -1,0 +1,272 @@
+"""What a checkpoint costs from file to spectra, stage by stage, and what it could cost at best.
+
+    export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+    python tests/benchmarks/replay.py each mlp --run ckpts      a run of your own
+    python tests/benchmarks/replay.py each gpt2 --count 4       also vit, resnet18
+    python tests/benchmarks/replay.py processes mlp             two processes, the whole machine
+    python tests/benchmarks/replay.py memory                    1600 checkpoints
+
+Beside it the existing tool's `compute_all_metrics` (PyPI: ndtracker) on the same matrices, on one
+thread and on all; torch.linalg.svdvals; and the floor: the work's operations and bytes over this
+machine's measured peaks, one core. All interleaved in one run, medians; CPU time is given beside
+wall time, for machines that are shared.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+import torch
+
+from ndt_offline import open_run
+from ndt_offline.execute.lock import locked
+from ndt_offline.execute.plan import make_plan
+from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.graph.costs import forward_flops
+from ndt_offline.replay import forward
+from ndt_offline.replay.block import BlockRunner
+from ndt_offline.replay.forward import Replayer
+from ndt_offline.replay.setup import Parameters, prepare, setup_key
+from ndt_offline.replay.spectra import singular_values
+from ndt_offline.replay.workspace import Workspace
+from ndt_offline.run.reader import Decoder
+from tests.benchmarks.replay_models import MODELS, record
+
+try:
+    from ndt.core.estimators import compute_all_metrics
+except ImportError:
+    # Stands in: what the tool's documentation says it computes.
+    def compute_all_metrics(matrix: torch.Tensor) -> tuple[float, ...]:
+        values = torch.linalg.svd(matrix, full_matrices=False)[1]
+        energy, total = values**2, values.sum()
+        ninety = torch.searchsorted(energy.cumsum(0) / energy.sum(), 0.9)
+        norm = torch.norm(matrix, p="fro")
+        figures = (norm**2 / energy[0], total**2 / energy.sum(), ninety + 1, total / values[0])
+        return tuple(float(figure) for figure in figures)
+
+
+Spent = dict[str, list[tuple[float, float]]]  # stage -> [(CPU, wall) seconds]
+
+
+@contextmanager
+def timed(spent: Spent, stage: str) -> Iterator[None]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    yield
+    spent[stage].append((time.process_time() - cpu, time.perf_counter() - wall))
+
+
+class Bench:
+    """One run's checkpoints through the replay, with the matrices of each kept for the rivals."""
+
+    def __init__(self, path: Path) -> None:
+        self.run = open_run(path)
+        self.setup = prepare(self.run, Parameters())
+        self.decoder = Decoder(self.run.path, self.run.entries)
+        self.replayer = Replayer(self.run, self.setup)
+        self.matrices: list[np.ndarray] = []
+
+    def whole(self, row: int) -> None:
+        self.replayer.measure(self.decoder.read(self.run.entries[row]))
+
+    def stages(self, row: int, spent: Spent) -> None:
+        """Decoding; everything but the spectra; the spectra: the parts of `whole`."""
+        with timed(spent, "decode"):
+            decoded = self.decoder.read(self.run.entries[row])
+        self.matrices = []
+        with _spectra_are(self._keep), timed(spent, "forward"):
+            self.replayer.measure(decoded)
+        with timed(spent, "spectra"):
+            for matrix in self.matrices:
+                singular_values(matrix, self.replayer._work)
+
+    def _keep(self, matrix: np.ndarray, work: Workspace) -> np.ndarray:
+        self.matrices.append(matrix)
+        return np.zeros(min(matrix.shape))
+
+    def floor(self, peaks: dict[str, float]) -> dict[str, float]:
+        """Seconds of the work at the machine's peaks, on one core; nothing overlaps."""
+        shapes = [m.shape for m in self.matrices]
+        gram = sum(m * n * min(m, n) for m, n in shapes)
+        reduction = sum(4 / 3 * min(shape) ** 3 for shape in shapes)
+        state = sum(t.nbytes for t in self.run.checkpoint(self.run.steps[0]).values())
+        moved = 2 * state + sum(4 * m * n for m, n in shapes)
+        graph = self.replayer.graph
+        return {
+            "forward": forward_flops(graph) / peaks["float32"] if graph else 0.0,
+            "spectra": (gram + reduction) / peaks["float64"],
+            "bytes": moved / peaks["bytes"],
+        }
+
+
+@contextmanager
+def _spectra_are(other: Callable[[Any, Any], np.ndarray]) -> Iterator[None]:
+    real = forward.singular_values
+    forward.singular_values = other  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        forward.singular_values = real
+
+
+def peaks(rounds: int = 5) -> dict[str, float]:
+    """Operations per second of matrix products, and bytes per second of a copy: best of a few."""
+    best: dict[str, float] = defaultdict(float)
+    for _ in range(rounds):
+        for kind in (np.float32, np.float64):
+            square = np.ones((1024, 1024), kind)
+            started = time.process_time()
+            _ = square @ square
+            rate = 2 * 1024**3 / (time.process_time() - started)
+            best[np.dtype(kind).name] = max(best[np.dtype(kind).name], rate)
+        block, into = np.ones(1 << 24), np.empty(1 << 24)
+        into[:] = 0
+        started = time.process_time()
+        into[:] = block
+        best["bytes"] = max(best["bytes"], 2 * block.nbytes / (time.process_time() - started))
+    return dict(best)
+
+
+def rivals(bench: Bench, spent: Spent, threads: int) -> None:
+    tensors = [torch.from_numpy(m.copy()) for m in bench.matrices]
+    for tensor in tensors[:1]:  # wake the threads up
+        torch.linalg.svdvals(tensor)
+    for count in dict.fromkeys((threads, 1)):
+        torch.set_num_threads(count)
+        with timed(spent, f"tool, {count} threads"):
+            for tensor in tensors:
+                compute_all_metrics(tensor)
+    with timed(spent, "svdvals"):
+        for tensor in tensors:
+            torch.linalg.svdvals(tensor)
+
+
+def show(**figures: object) -> None:
+    rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in figures.items()}
+    click.echo(json.dumps(rounded))
+
+
+@contextmanager
+def run_of(model: str, given: str | None, checkpoints: int) -> Iterator[Path]:
+    if given:
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield record(Path(folder) / "run", model, checkpoints)
+
+
+@click.group()
+def main() -> None:
+    """Benchmarks of the replay."""
+
+
+@main.command()
+@click.argument("model", type=click.Choice(sorted(MODELS)))
+@click.option("--run", help="A recorded run of that model (default: one is made).")
+@click.option("--count", default=20, help="Checkpoints to time.")
+def each(model: str, run: str | None, count: int) -> None:
+    """Milliseconds per checkpoint and stage, beside the tool and the floor."""
+    spent: Spent = defaultdict(list)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    with run_of(model, run, 2 * count + 2) as path:
+        bench = Bench(path)
+        bench.whole(0)
+        for row in range(1, 2 * count + 1, 2):
+            with timed(spent, "whole"):
+                bench.whole(row)
+            bench.stages(row + 1, spent)
+            if row < 2 * count * min(1, 10 / count):  # the rivals are slow and steady
+                rivals(bench, spent, threads)
+        show(model=model, matrices=[list(m.shape) for m in bench.matrices])
+        best = peaks()
+        floor = bench.floor(best)
+    cpu = {k: statistics.median(c for c, _ in v) for k, v in spent.items()}
+    wall = {k: statistics.median(w for _, w in v) for k, v in spent.items()}
+    show(what="CPU ms", **{k: 1e3 * v for k, v in cpu.items()})
+    show(what="wall ms", **{k: 1e3 * v for k, v in wall.items()})
+    show(what="peaks, 1e9/s", **{k: v / 1e9 for k, v in best.items()})
+    show(what="floor ms", **{k: 1e3 * v for k, v in floor.items()}, sum=1e3 * sum(floor.values()))
+    tool = cpu["tool, 1 threads"]
+    show(
+        what="ratios, CPU on one thread",
+        tool_over_whole=tool / cpu["whole"],
+        tool_over_spectra=tool / cpu["spectra"],
+        svdvals_over_spectra=cpu["svdvals"] / cpu["spectra"],
+        share_of_floor=sum(floor.values()) / cpu["whole"],
+    )
+
+
+def _loop(path: str, first: int, count: int, ready: Any, done: Any) -> None:
+    bench = Bench(Path(path))
+    bench.whole(first)
+    ready.wait()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for row in range(first + 1, first + count + 1):
+        bench.whole(row)
+    done.put((time.process_time() - cpu, time.perf_counter() - wall))
+
+
+@main.command()
+@click.argument("model", type=click.Choice(sorted(MODELS)))
+@click.option("--run", help="A recorded run of that model (default: one is made).")
+@click.option("--count", default=100, help="Checkpoints per process.")
+@click.option("--workers", default=2)
+def processes(model: str, run: str | None, count: int, workers: int) -> None:
+    """The whole machine: several processes, against the tool with as many threads as cores."""
+    spawn = multiprocessing.get_context("spawn")
+    with run_of(model, run, workers * (count + 1)) as path:
+        ready, done = spawn.Barrier(workers), spawn.Queue()
+        jobs = [
+            spawn.Process(target=_loop, args=(str(path), i * (count + 1), count, ready, done))
+            for i in range(workers)
+        ]
+        for job in jobs:
+            job.start()
+        ended = [done.get() for _ in jobs]
+        for job in jobs:
+            job.join()
+        bench, spent = Bench(path), defaultdict(list)
+        bench.stages(1, defaultdict(list))
+        for _ in range(7):
+            rivals(bench, spent, workers)
+    wall = max(w for _, w in ended) / (workers * count)
+    tool = min(statistics.median(w for _, w in spent[k]) for k in spent if k.startswith("tool"))
+    busy = sum(c for c, _ in ended) / sum(w for _, w in ended)
+    show(workers=workers, wall_ms=1e3 * wall, tool_at_best_ms=1e3 * tool, ratio=tool / wall)
+    show(share_of_a_core_that_each_process_got=busy)
+
+
+@main.command()
+@click.option("--run", help="A recorded run (default: one of the MLP is made).")
+@click.option("--count", default=1600, help="Checkpoints.")
+def memory(run: str | None, count: int) -> None:
+    """Resident memory of one process over many blocks, as an analysis runs them."""
+    with run_of("mlp", run, count) as path, tempfile.TemporaryDirectory() as folder:
+        opened, store = open_run(path), Path(folder) / "a.zarr"
+        plan = make_plan(opened, store, setup_key(opened, Parameters()))
+        job = make_job(prepare(opened, Parameters()), store)
+        sizes: list[float] = []
+        with locked(store):
+            ready_store(job, plan)
+            runner = BlockRunner(job)
+            for block in plan.blocks:
+                runner(block)
+                sizes.append(psutil.Process().memory_info().rss / 1e6)
+    show(blocks=len(sizes), checkpoints=len(plan.steps), after_first_mb=sizes[0])
+    show(growth_mb=max(sizes) - sizes[0], at_the_end_mb=sizes[-1] - sizes[0])
+
+
+if __name__ == "__main__":
+    main()
