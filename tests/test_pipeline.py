@@ -168,13 +168,10 @@ def test_without_graph_weights_only(run_path: Path) -> None:
     assert result.exit_code == 0 and any("--model" in note for note in result.notes)
 
 
-def test_without_graph_a_model_gives_the_same(
-    run_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_graph_a_model_gives_the_same(run_path: Path) -> None:
     whole = quick(run_path, out=run_path.parent / "whole.zarr").results
     (run_path / "graph.json").unlink()
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    result = quick(run_path, parameters=Parameters(model="conftest:small_model"))
+    result = quick(run_path, parameters=Parameters(model="tests.conftest:small_model"))
     np.testing.assert_array_equal(
         result.results.spectra("activations"), whole.spectra("activations")
     )

@@ -12,7 +12,7 @@ PLAIN = 6.0
 FEWEST = 50
 LIMIT = 100.0
 # No sample is thought noisier than this many times the median of the first ones.
-EXCESS, EARLIEST = 1.0, 16
+EXCESS, EARLIEST = 2.0, 16
 
 
 def volatility(values: Floats, t: Floats) -> Floats:
