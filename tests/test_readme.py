@@ -1,0 +1,62 @@
+"""README is true: every command it shows runs, and every file it names exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndt_offline.cli import analyze, main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    """The command lines of the sh blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [
+        line.split("  #")[0].split(" # ")[0].strip() for b in blocks for line in b.splitlines()
+    ]
+    return [line for line in lines if line.startswith("ndt-")]
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    program, *rest = shlex.split(line)
+    monkeypatch.setattr(sys, "argv", [program, *rest])
+    with pytest.raises(SystemExit) as stopped:
+        {"ndt-analyze": analyze.main, "ndt-offline": main.main}[program]()
+    return int(stopped.value.code or 0)
+
+
+def test_every_command_runs(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_path == tmp_path / "ckpts"
+    assert len(commands()) > 10
+    codes = {line: run(line, monkeypatch) for line in commands()}
+    assert {line for line, code in codes.items() if code != 0} == set()
+    assert (tmp_path / "ckpts/report.html").is_file() and list((tmp_path / "figures").iterdir())
+
+
+def test_the_first_command_analyses_the_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = re.search(r"pip install -e \. && (ndt-analyze \S+)", README)
+    assert shown
+    monkeypatch.chdir(shutil.copytree(ROOT / "sample_data", tmp_path / "sample_data").parent)
+    assert run(f"{shown.group(1)} --draws 1", monkeypatch) == 0
+    assert "401 checkpoints, steps 0 to 2000" in capsys.readouterr().out
+
+
+def test_every_file_it_names_exists() -> None:
+    named = re.findall(r"`((?:pipelines|sample_data|tests)/[\w./]*)`", README)
+    named += re.findall(r"\]\((pipelines/[\w./]+)\)", README)
+    named += [f"ndt_offline/{n}" for n in re.findall(r"`((?:\w+/)+\w+\.py)`", README) if "/" in n]
+    paths = {name.replace("ndt_offline/ndt_offline", "ndt_offline") for name in named}
+    assert paths and not [name for name in paths if not (ROOT / name).exists()]
