@@ -28,7 +28,7 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
 
     Accurate to 1e-6 relative for s >= 1e-4 s1 and to 1e-9 s1 absolutely, whatever the rank. A
     matrix with NaN or infinite entries gives NaN throughout; check the status beside it. `work`
-    holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes, for a
+    holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes for a
     long side of any length, unless values below 1e-6 s1 are found.
     """
     matrix = np.asarray(matrix)
@@ -83,7 +83,7 @@ def _alive_values(matrix: Any, gram: Array, work: Workspace, power: float) -> Ar
     if side >= RANK_FIRST:
         rank, factor, order = numerical_rank(gram, work)
     if rank == side:
-        reduced = work.take("reduced", side, side, "F")
+        reduced = work.take("second", side, side, "F")
         np.copyto(reduced, gram)
         values = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1]
         if values[-1] >= TRUSTED * values[0]:

@@ -23,7 +23,8 @@ def compare(matrix: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (1, 9), (9, 1), (2, 2), (512, 256), (256, 784), (512, 10), (7, 3 * SHORTEST + 1)]
+    "shape",
+    [(1, 1), (1, 9), (9, 1), (2, 2), (512, 256), (256, 784), (512, 10), (7, 3 * SHORTEST + 1)],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_random(shape: tuple[int, int], dtype: type) -> None:
