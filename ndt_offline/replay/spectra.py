@@ -9,6 +9,7 @@ they are found again without squaring: see `deficient`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,16 @@ def _gram(matrix: Any, work: Workspace, power: float) -> Array:
 def _values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
     """Singular values with the Gram matrix known; exact zero rows and columns are left out."""
     alive = np.flatnonzero(gram.diagonal())
-    if len(alive) < len(gram):
-        matrix = matrix[:, alive] if matrix.shape[0] >= matrix.shape[1] else matrix[alive]
-        kept = work.take("alive", len(alive), len(alive), "F")
-        kept[...] = gram[np.ix_(alive, alive)]
-        zeros = np.zeros(len(gram) - len(alive))
-        return np.concatenate([_alive_values(matrix, kept, work, power), zeros])
-    return _alive_values(matrix, gram, work, power)
+    if len(alive) == len(gram):
+        return _alive_values(lambda: matrix, gram, work, power)
+    kept = work.take("alive", len(alive), len(alive), "F")
+    kept[...] = gram[np.ix_(alive, alive)]
+    tall = matrix.shape[0] >= matrix.shape[1]
+    values = _alive_values(lambda: matrix[:, alive] if tall else matrix[alive], kept, work, power)
+    return np.concatenate([values, np.zeros(len(gram) - len(alive))])
 
 
-def _alive_values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
+def _alive_values(matrix: Callable[[], Any], gram: Array, work: Workspace, power: float) -> Array:
     side = len(gram)
     rank, factor, order = side, gram, np.arange(side)
     if side >= RANK_FIRST:
@@ -89,5 +90,5 @@ def _alive_values(matrix: Any, gram: Array, work: Workspace, power: float) -> Ar
         if values[-1] >= TRUSTED * values[0]:
             return np.ascontiguousarray(values)
         rank, factor, order = numerical_rank(gram, work)
-    values = split_values(matrix, factor, order, rank, work, power) if rank < side else None
-    return triangle_values(matrix, power) if values is None else values
+    split = split_values(matrix(), factor, order, rank, work, power) if rank < side else None
+    return triangle_values(matrix(), power) if split is None else split
