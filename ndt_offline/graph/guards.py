@@ -148,8 +148,8 @@ def _compare(node: Node, result: Values) -> None:
             f"{len(result)}"
         )
     for value, derived in zip(node.values, result, strict=True):
-        if derived is not None and derived.elements > MAX_ELEMENTS:
-            raise RefusedError(f"node {node.name} has {derived.elements} elements")
+        if derived is not None and max(derived.elements, *derived.shape, 0) > MAX_ELEMENTS:
+            raise RefusedError(f"node {node.name} has the shape {list(derived.shape)}")
         if value is not None and derived != value:
             raise RefusedError(
                 f"node {node.name}: the file says {value}, {node.op} gives {derived}"

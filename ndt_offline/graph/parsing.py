@@ -134,7 +134,7 @@ def _value(thing: Any, what: str) -> Value:
     sizes = take_list(shape, f"{what}: shape", MAX_DIMENSIONS)
     value = Value(
         take_one_of(dtype, frozenset(ITEM_BYTES), f"{what}: dtype"),
-        tuple(take_integer(size, f"{what}: size", 0, 1 << 62) for size in sizes),
+        tuple(take_integer(size, f"{what}: size", 0, 1 << 40) for size in sizes),
     )
     if value.elements > MAX_ELEMENTS:
         raise RefusedError(

@@ -11,6 +11,10 @@ from typing import Any
 
 from ndt_offline.errors import RefusedError
 from ndt_offline.graph.document import Named, Node, Ref
+from ndt_offline.graph.operations import packet
+
+_LAST = (1 << 63) - 1
+_SLICES = frozenset({"slice", "slice_scatter"})
 
 
 def check_call(operator: Any, node: Node) -> None:
@@ -24,7 +28,9 @@ def check_call(operator: Any, node: Node) -> None:
     pairs = list(zip(positional, node.args, strict=False))
     pairs += [(by_name[key], value) for key, value in node.kwargs.items()]
     for argument, value in pairs:
-        if not fits(str(argument.real_type), value):
+        far = _LAST in (value if isinstance(value, list) else [value])
+        far = far and packet(node.op) not in _SLICES
+        if far or not fits(str(argument.real_type), value):
             raise RefusedError(
                 f"node {node.name}: {node.op} takes no {ascii(value)[:60]} for {argument.name}"
             )
@@ -42,7 +48,8 @@ def fits(kind: str, value: Any) -> bool:
 
 
 def _integer(value: Any) -> bool:
-    return type(value) is int
+    # Sizes, axes and counts. Beyond that there is only the end of a slice, "to the last".
+    return type(value) is int and (abs(value) <= 1 << 31 or value == _LAST)
 
 
 def _number(value: Any) -> bool:

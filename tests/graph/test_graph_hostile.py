@@ -233,6 +233,12 @@ CHANGES = {
     "text for a number": change("nodes/1", node("relu", "aten.add.Tensor", REF, "1")),
     "too many arguments": change("nodes/1", node("relu", "aten.relu.default", REF, REF)),
     "argument twice": change("nodes/1", node("relu", "aten.relu.default", REF, self=REF)),
+    "a long empty axis": change(
+        "nodes/1", node("relu", "aten.new_zeros.default", REF, [1 << 31, 0], value=("float32", [0]))
+    ),
+    "last outside a slice": change(
+        "nodes/1", node("relu", "aten.unsqueeze.default", REF, 2**63 - 1)
+    ),
     "several results": change("nodes/1/values", [["float32", [5, 3]]]),
 }
 
