@@ -32,7 +32,7 @@ def numerical_rank(gram: Array, work: Workspace) -> tuple[int, Array, Order]:
     Cholesky's decomposition with complete pivoting (LAPACK dpstrf), stopped where what remains of
     the diagonal is below `TRUSTED`^2 of its sum.
     """
-    factor = work.take("factor", *gram.shape, "F")
+    factor = work.take("second", len(gram), len(gram), "F")
     np.copyto(factor, gram)
     tolerance = TRUSTED**2 * float(gram.diagonal().sum())
     factor, pivots, rank, _ = lapack.dpstrf(factor, tol=tolerance, lower=1, overwrite_a=1)
@@ -108,9 +108,9 @@ def triangle_values(matrix: Any, power: float) -> Array:
     """
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     side = tall.shape[1]
-    step = max(4 * side, 4096)
+    step = max(2 * side, 4096)
     triangle = np.zeros((0, side))
     for start in range(0, tall.shape[0], step):
         part = np.asarray(tall[start : start + step], np.float64) * power
-        triangle = np.linalg.qr(np.concatenate([triangle, part]), mode="r")
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, part]), mode="r"))
     return np.linalg.svd(triangle, compute_uv=False)

@@ -9,6 +9,7 @@ they are found again without squaring: see `deficient`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
 
     Accurate to 1e-6 relative for s >= 1e-4 s1 and to 1e-9 s1 absolutely, whatever the rank. A
     matrix with NaN or infinite entries gives NaN throughout; check the status beside it. `work`
-    holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes, for a
+    holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes for a
     long side of any length, unless values below 1e-6 s1 are found.
     """
     matrix = np.asarray(matrix)
@@ -68,26 +69,26 @@ def _gram(matrix: Any, work: Workspace, power: float) -> Array:
 def _values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
     """Singular values with the Gram matrix known; exact zero rows and columns are left out."""
     alive = np.flatnonzero(gram.diagonal())
-    if len(alive) < len(gram):
-        matrix = matrix[:, alive] if matrix.shape[0] >= matrix.shape[1] else matrix[alive]
-        kept = work.take("alive", len(alive), len(alive), "F")
-        kept[...] = gram[np.ix_(alive, alive)]
-        zeros = np.zeros(len(gram) - len(alive))
-        return np.concatenate([_alive_values(matrix, kept, work, power), zeros])
-    return _alive_values(matrix, gram, work, power)
+    if len(alive) == len(gram):
+        return _alive_values(lambda: matrix, gram, work, power)
+    kept = work.take("alive", len(alive), len(alive), "F")
+    kept[...] = gram[np.ix_(alive, alive)]
+    tall = matrix.shape[0] >= matrix.shape[1]
+    values = _alive_values(lambda: matrix[:, alive] if tall else matrix[alive], kept, work, power)
+    return np.concatenate([values, np.zeros(len(gram) - len(alive))])
 
 
-def _alive_values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
+def _alive_values(matrix: Callable[[], Any], gram: Array, work: Workspace, power: float) -> Array:
     side = len(gram)
     rank, factor, order = side, gram, np.arange(side)
     if side >= RANK_FIRST:
         rank, factor, order = numerical_rank(gram, work)
     if rank == side:
-        reduced = work.take("reduced", side, side, "F")
+        reduced = work.take("second", side, side, "F")
         np.copyto(reduced, gram)
         values = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1]
         if values[-1] >= TRUSTED * values[0]:
             return np.ascontiguousarray(values)
         rank, factor, order = numerical_rank(gram, work)
-    values = split_values(matrix, factor, order, rank, work, power) if rank < side else None
-    return triangle_values(matrix, power) if values is None else values
+    split = split_values(matrix(), factor, order, rank, work, power) if rank < side else None
+    return triangle_values(matrix(), power) if split is None else split
