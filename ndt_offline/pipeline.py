@@ -32,7 +32,8 @@ class Result:
 
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
-    HTML file, if one was written. alerts: the rules that were met, as sentences.
+    HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
+    makes it again.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Result:
     replayed: int = 0
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
+    command: str = ""
 
     @property
     def results(self) -> Results:
@@ -64,6 +66,7 @@ def analyze(
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
+    command: str = "",
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
@@ -72,6 +75,7 @@ def analyze(
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
+    command: how the report says that it was made.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
@@ -107,6 +111,7 @@ def analyze(
         replayed=plan.todo,
         report=_report_path(store, named=out is not None) if report else None,
         alerts=check_rules(rules, results, table),
+        command=command or f"ndt-analyze {run.path}",
     )
     if result.report is not None:
         from ndt_offline.report.html import write_report

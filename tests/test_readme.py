@@ -40,7 +40,10 @@ def test_every_command_runs(
     assert run_path == tmp_path / "ckpts"
     assert len(commands()) > 10
     codes = {line: run(line, monkeypatch) for line in commands()}
-    assert {line for line, code in codes.items() if code != 0} == set()
+    # The z-score rule does not pass the battery, and `validate` says so.
+    assert {line for line, code in codes.items() if code != 0} == {
+        line for line in codes if line.startswith("ndt-offline validate zscore")
+    }
     assert (tmp_path / "ckpts/report.html").is_file() and list((tmp_path / "figures").iterdir())
 
 

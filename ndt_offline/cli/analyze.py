@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +22,7 @@ Examples:
 \b
   ndt-analyze ckpts
   ndt-analyze ckpts --threshold 6            other threshold: no replay
-  ndt-analyze ckpts --layers 'encoder.*'     other layers
+  ndt-analyze ckpts --layers 'encoder.*' --out encoder.zarr
   ndt-analyze ckpts --sweep threshold=4:8:0.1
   ndt-analyze ckpts --detector mypackage.rules:jumps
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
@@ -34,7 +36,12 @@ Examples:
 @click.command("ndt-analyze", context_settings=SETTINGS, epilog=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
-@click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; repeatable.")
+@click.option(
+    "--layers",
+    multiple=True,
+    metavar="GLOB",
+    help="Layers to measure; repeatable. They replace those in the store: --out keeps both.",
+)
 @click.option(
     "--as",
     "shapes",
@@ -148,6 +155,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             executor=where.executor(bar.say),
             progress=bar.told,
             report=report,
+            command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
             **question_of(options),
         )
@@ -155,11 +163,16 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
 
 def question_of(options: dict[str, Any]) -> dict[str, Any]:
     """Fields of `Question` from the options of the command line."""
+    from ndt_offline.errors import UsageError
     from ndt_offline.execute.question import TARGETS
+    from ndt_offline.measure.metrics import METRICS
 
     question = {key: options[key] for key in ("detector", "threshold", "draws", "seed", "smooth")}
     question["params"] = dict(_parameter(text) for text in options["params"])
     question["targets"] = tuple(dict.fromkeys((*TARGETS, *options["targets"])))
+    unknown = set(options["phases"]) - set(options["metrics"] or METRICS)
+    if unknown:
+        raise UsageError(f"--phases {unknown.pop()!r}: no such metric", remedy=", ".join(METRICS))
     for key in ("metrics", "phases"):
         if options[key]:
             question[key] = tuple(options[key])

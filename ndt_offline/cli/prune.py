@@ -32,8 +32,9 @@ def command(run: str, yes: bool) -> int:
         click.echo("nothing is hidden")
         return 0
     told = f"{len(hidden.entries)} hidden checkpoints, {hidden.size / 1e6:.1f} MB"
-    if not yes:
-        click.confirm(f"delete {told}?", abort=True)
+    if not yes and not click.confirm(f"delete {told}?"):
+        click.echo("nothing was deleted")
+        return 0
     with alone(Path(run)):
         opened = open_run(run)  # as it is now that nobody else writes
         prune(opened, find_hidden(opened))

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -55,11 +56,14 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
     console.print(Text(printable(f"arrays: {result.store}")))
     other = next((name for name in known if name != chosen), chosen)
     run = shlex.quote(result.run)
+    own = result.store == Path(result.run) / "analysis.zarr"
+    out = "" if own else f" --out {shlex.quote(str(result.store))}"
+    where = run if own else shlex.quote(str(result.store))
     console.print(
-        Text(printable(f"next:   ndt-analyze {run} --threshold 6   (seconds: no replay)"))
+        Text(printable(f"next:   ndt-analyze {run}{out} --threshold 6   (seconds: no replay)"))
     )
-    console.print(Text(printable(f"        ndt-analyze {run} --show {other}")))
-    console.print(Text(printable(f"        ndt-offline figures {run} --out figures")))
+    console.print(Text(printable(f"        ndt-analyze {run}{out} --show {other}")))
+    console.print(Text(printable(f"        ndt-offline figures {where} --out figures")))
 
 
 def head_lines(result: Result) -> Iterator[str]:

@@ -136,7 +136,8 @@ def put_events(
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
         trusted = _trusted(peaks, values)
-        steps = question.detector == "steps"
+        # Without matched noise nobody knows in which series the detector can be believed.
+        steps = question.detector == "steps" and question.draws > 0
         events = find_events(_only(peaks, trusted), results.steps) if steps else []
         events = mark_events(events, results.steps, marks)
         columns = {
@@ -227,7 +228,9 @@ def _marks(results: Results) -> dict[str, tuple[int, ...]]:
     marks = {"restart": tuple(results.attrs.get("restarts", ()))}
     for name, scalar in (("learning rate", "lr"), ("epoch", "epoch")):
         values = results.signal(scalar)
-        changed = results.steps[1:][np.diff(values) != 0] if np.isfinite(values).all() else ()
+        known = np.isfinite(values)  # the initial state has no update, and so no scalars
+        values, at = values[known], results.steps[known]
+        changed = at[1:][np.diff(values) != 0]
         # A schedule that changes at every step marks nothing.
         marks[name] = tuple(map(int, changed)) if len(changed) <= len(values) // 10 else ()
     return {name: at for name, at in marks.items() if at}

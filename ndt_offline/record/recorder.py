@@ -71,9 +71,12 @@ class Recorder:
         on_error: str = "warn",
         thread: bool = False,
     ) -> None:
-        if every < 1 or start_step < 0 or dense < 0:
+        counts = (every, start_step, dense)
+        if not all(isinstance(n, int) for n in counts) or every < 1 or min(counts) < 0:
             told = f"every={every}, start_step={start_step}, dense={dense}"
-            raise UsageError(f"{told}: expected every >= 1, the others >= 0")
+            raise UsageError(f"{told}: expected whole numbers, every >= 1, the others >= 0")
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model is {type(model).__name__}, expected a torch.nn.Module")
         digits_of(precision)
         self.path, self.every, self.dense = Path(path), every, dense
         self.policy = Policy(on_error)

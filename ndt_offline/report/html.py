@@ -98,7 +98,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "sweep": _sweep_chart(store), "rates": _rates(store),
         "notes": analysis.notes, "problems": [_plain_problem(p) for p in analysis.problems],
         "parameters": _as_json(parameters_of(store)), "versions": versions(),
-        "command": f"ndt-analyze {analysis.run}",
+        "command": printable(analysis.command),
     }  # fmt: skip
 
 
