@@ -32,6 +32,7 @@ class Made:
     notes: list[str] = field(default_factory=list)
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
+    command: str = "ndt-analyze somewhere"
 
     @property
     def results(self) -> Results:
