@@ -83,6 +83,7 @@ def analyze(
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
     from ndt_offline.report.alerts import check_rules, parse_rule
+    from ndt_offline.report.ownership import check_replaceable
 
     asked, rules = Question(**question), [parse_rule(text) for text in fail_on]
     told = progress or (lambda what, done, total: None)
@@ -90,6 +91,9 @@ def analyze(
 
     run = open_run(path)
     store = Path(out) if out else run.path / "analysis.zarr"
+    page = _report_path(store, named=out is not None) if report else None
+    if page is not None:
+        check_replaceable(page)
     with locked(store):
         plan = make_plan(run, store, setup_key(run, parameters))
         if not plan.idle:
@@ -109,7 +113,7 @@ def analyze(
         problems=[*run.problems, *odd, *_problems(run, results)],
         notes=_notes(run, results),
         replayed=plan.todo,
-        report=_report_path(store, named=out is not None) if report else None,
+        report=page,
         alerts=check_rules(rules, results, table),
         command=command or f"ndt-analyze {run.path}",
     )
@@ -150,7 +154,7 @@ def _derive(store: Path, results: Results, asked: Question) -> None:
 
 
 def _report_path(store: Path, named: bool) -> Path:
-    return store.with_suffix(".html") if named else store.with_name("report.html")
+    return store.with_name(f"{store.name}.html" if named else "report.html")
 
 
 class _Counter:
@@ -172,8 +176,10 @@ def _problems(run: Run, results: Results) -> list[Problem]:
     remedy = f"ndt-offline verify {run.path}"
     found = [Problem(**problem) for problem in setup["problems"]]
     for step, why in results.unusable():
-        path, _, what = why.rpartition(": ") if ": " in why else ("", "", why)
-        found.append(Problem(what or why, path or str(run.path), step, remedy))
+        # Both the path and the reason may hold a colon: only the path that is known is taken off.
+        path = str(run.entry(step).path)
+        what = why.removeprefix(f"{path}: ")
+        found.append(Problem(what, path if what != why else str(run.path), step, remedy))
     return found
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from ndt_offline.errors import UsageError
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, row_mark
 from ndt_offline.run.reader import Run
-from ndt_offline.store.growth import same_rows, stepped
+from ndt_offline.store.growth import LEFT, same_rows, stepped
 from ndt_offline.store.results import SPACES, Results
-from ndt_offline.store.schema import OUTCOME, SCHEMA_VERSION, STATUS, block_length
+from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, block_length
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,20 @@ def make_plan(run: Run, store: Path, key: int) -> Plan:
 
 def _existing(store: Path) -> Results | None:
     """The store, or None where there is none, or one that was never finished."""
-    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+    if not store.exists() or (store.is_dir() and all(LEFT in p.name for p in store.iterdir())):
         return None
     foreign = UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
     if not (store / "zarr.json").is_file():
         raise foreign
     results = Results(store)
-    version = results.attrs.get("schema")
-    if version is None:
+    version = results.attrs.get(MARKER)
+    if type(version) is not int:
         raise foreign
+    if version > SCHEMA_VERSION:
+        what = (
+            f"was made by a newer ndt-offline (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+        raise UsageError(what, path=store, remedy="pip install --upgrade ndt-offline")
     return results if version == SCHEMA_VERSION and "setup" in results.attrs else None
 
 
