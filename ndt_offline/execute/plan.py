@@ -10,9 +10,11 @@ import numpy as np
 from ndt_offline.errors import UsageError
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, row_mark
 from ndt_offline.run.reader import Run
-from ndt_offline.store.growth import LEFT, same_rows, stepped
-from ndt_offline.store.results import SPACES, Results
+from ndt_offline.store.growth import LEFT, STEPPED, same_rows, stepped
+from ndt_offline.store.results import SPACES, Results, damaged
 from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, block_length
+
+ABOUT = {"key", "notes", "problems", "skipped"}  # of a setup, as the store remembers it
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,14 @@ def _existing(store: Path) -> Results | None:
             f"was made by a newer ndt-offline (schema {version}, this one knows {SCHEMA_VERSION})"
         )
         raise UsageError(what, path=store, remedy="pip install --upgrade ndt-offline")
-    return results if version == SCHEMA_VERSION and "setup" in results.attrs else None
+    if version < SCHEMA_VERSION or "setup" not in results.attrs:
+        return None
+    block, setup = results.attrs.get("block"), results.attrs["setup"]
+    whole = setup is None or (isinstance(setup, dict) and setup.keys() >= ABOUT)
+    whole = whole and all(name in results.root for name in (*STEPPED, "derived"))
+    if type(block) is not int or block < 1 or not whole:
+        raise damaged(store, ValueError("groups or attributes are missing"))
+    return results
 
 
 def _unchanged(results: Results, steps: np.ndarray) -> int:
