@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.lock import locked
-from ndt_offline.execute.plan import Plan, make_plan
+from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
@@ -101,13 +102,16 @@ def analyze(
         check_replaceable(page)
     with reading(store):
         with locked(store):
-            plan = make_plan(run, store, setup_key(run, parameters))
+            key = setup_key(run, parameters)
+            plan = make_plan(run, store, key)
             if not plan.idle:
                 setup = prepare(run, parameters)
+                plan = make_plan(run, store, key, space_keys(setup))
                 check_fits(estimate(setup, plan), store)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told)
             results = Results(store)
+            remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
             _derive(store, results, asked)

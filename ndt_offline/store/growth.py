@@ -34,7 +34,7 @@ def make_store(path: Path, spaces: Sequence[Space], block: int, keys: Mapping[st
     path = path.resolve()  # behind a link, the folder is what counts
     discard(path)
     root = create(path, spaces, block)
-    root.attrs["spaces"] = _text(keys)
+    root.attrs["spaces"] = as_text(keys)
     return root
 
 
@@ -46,7 +46,7 @@ def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> 
     sweep(path)
     forget_consolidated(path)
     root = open_root(path)
-    had, want = root.attrs.get("spaces", {}), _text(keys)
+    had, want = root.attrs.get("spaces", {}), as_text(keys)
     for space in spaces:
         if had.get(space.name) == want[space.name] and space.name in root:
             continue
@@ -126,5 +126,6 @@ def _forget_marks(root: Any, space: str) -> None:
     root["records/measured"][:, MEASURES.index(space)] = 0
 
 
-def _text(keys: Mapping[str, int]) -> dict[str, Any]:
+def as_text(keys: Mapping[str, int]) -> dict[str, Any]:
+    """Keys of spaces as the store keeps them."""
     return {name: f"{key:016x}" for name, key in keys.items()}

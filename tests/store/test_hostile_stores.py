@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from safetensors.numpy import save_file
 
 from ndt_offline import analyze
 from ndt_offline.cli.analyze import main as analyze_main
 from ndt_offline.cli.main import main
 from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.pipeline import Result
+from ndt_offline.replay.forward import Replayer, Row
+from ndt_offline.replay.mark import is_passing
 from ndt_offline.report.export import export
 from ndt_offline.run import journal
 from ndt_offline.store import schema
@@ -251,3 +254,79 @@ def test_mistaken_options_are_usage_errors(
     with pytest.raises(SystemExit) as stopped:
         analyze_main()
     assert stopped.value.code == 2 and not (run_path / "analysis.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (MemoryError(), True),
+        (DamagedError("cannot be read: Input/output error"), True),
+        (DamagedError("the file is missing"), False),
+        (ValueError("a shape"), False),
+    ],
+)
+def test_passing_faults_are_tried_again(
+    run_path: Path, error: Exception, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Replayer.measure
+
+    def failing(self: Replayer, decoded: Any) -> Row:
+        if not list(run_path.glob("repaired")):
+            raise error
+        return measure(self, decoded)
+
+    monkeypatch.setattr(Replayer, "measure", failing)
+    assert len(quick(run_path).problems) == 81
+    (run_path / "repaired").touch()
+    second = quick(run_path)
+    assert second.replayed == (81 if again else 0)
+    assert second.exit_code == (0 if again else 3)
+
+
+def test_what_ends_a_process_by_itself_does_not_pass() -> None:
+    assert is_passing("a/b: its process was killed by SIGKILL (out of memory?)")
+    assert is_passing("a/b: no end after 4 s")
+    assert not is_passing("a/b: its process was killed by SIGSEGV")
+
+
+def test_a_tensor_table_that_is_repaired_is_tried_again(run_path: Path) -> None:
+    (table,) = (run_path / "layouts").glob("*.json")
+    good = table.read_bytes()
+    table.write_bytes(good[:-3])
+    assert quick(run_path).exit_code == 3
+    table.write_bytes(good)
+    second = quick(run_path)
+    assert second.exit_code == 0 and second.results.usable.all()
+
+
+def test_a_new_tensor_in_a_foreign_folder_keeps_the_earlier_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for step in (10, 20, 30):
+        values = {"a": rng.standard_normal((6, 4)).astype("f4")}
+        if step == 30:
+            quick(folder)
+            values["b"] = rng.standard_normal((5, 5)).astype("f4")
+        save_file(values, folder / f"step_{step}.safetensors")
+    store = quick(folder).results
+    names = [layer.name for layer in store.spaces[1].layers]
+    assert names == ["a", "b"]
+    assert np.isfinite(store.spectra("weights")[:, 0, 0]).all()
+    assert np.isfinite(store.metric("weights", "stable_rank")[:, 0]).all()
+
+
+def test_chunks_of_metrics_that_are_lost_are_derived_again(analysed: Path) -> None:
+    before = quick(analysed).results.metric("weights", "stable_rank")
+    (analysed / "analysis.zarr/weights/stable_rank/c/0/0").unlink()
+    after = quick(analysed)
+    assert after.replayed == 0
+    np.testing.assert_array_equal(after.results.metric("weights", "stable_rank"), before)
+
+
+def test_chunks_of_the_probe_that_are_lost_are_replayed(analysed: Path) -> None:
+    before = quick(analysed).results.signal("probe_loss")
+    (analysed / "analysis.zarr/signals/probe/c/1/0").unlink()
+    after = quick(analysed)
+    assert after.replayed == 81 - 64
+    np.testing.assert_array_equal(after.results.signal("probe_loss"), before)
