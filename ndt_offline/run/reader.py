@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MAX_CHAIN = 64  # segments hold 32: a longer chain of references is a loop or an attack
+MAX_WORK = 2 * MAX_CHAIN  # checkpoints decoded for one: references can branch at every step
 
 
 @dataclass
@@ -107,6 +108,7 @@ class Decoder:
         self._entries = {(entry.attempt, entry.step): entry for entry in entries}
         self._recent: dict[tuple[int, int], Decoded] = {}
         self._layouts: dict[str, Layout] = {}
+        self._work = 0
 
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
         """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
@@ -115,6 +117,9 @@ class Decoder:
             return self._recent[key]
         if entry.path is None:
             raise DamagedError("the weights of this step were dropped", step=entry.step)
+        self._work = self._work + 1 if depth else 0
+        if self._work > MAX_WORK:
+            raise DamagedError(f"it builds on more than {MAX_WORK} checkpoints", step=entry.step)
         try:
             decoded = checkpoint.read(
                 entry, self._layout, lambda step: self._base(entry, step, depth)
