@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ndt_offline.errors import UsageError
 from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.lock import locked
-from ndt_offline.execute.plan import Plan, make_plan
+from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import make_job, ready_store
-from ndt_offline.execute.signals import put_signals
+from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
 from ndt_offline.store import schema
+from ndt_offline.store.damage import reading
 from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
@@ -83,42 +86,54 @@ def analyze(
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
     from ndt_offline.report.alerts import check_rules, parse_rule
+    from ndt_offline.report.ownership import check_replaceable
+    from ndt_offline.report.summary import summary_rows
 
     asked, rules = Question(**question), [parse_rule(text) for text in fail_on]
     told = progress or (lambda what, done, total: None)
     parameters = parameters or Parameters()
 
+    asked.check()
     run = open_run(path)
-    store = Path(out) if out else run.path / "analysis.zarr"
-    with locked(store):
-        plan = make_plan(run, store, setup_key(run, parameters))
-        if not plan.idle:
-            _replay(store, plan, prepare(run, parameters), executor, told)
-        results = Results(store)
-        odd = put_signals(run, results)
-        told("deriving", 0, 0)
-        _derive(store, results, asked)
+    check_targets(asked.targets, run)
+    store = _store_path(out) if out else run.path / "analysis.zarr"
+    page = _report_path(store, named=out is not None) if report else None
+    if page is not None:
+        check_replaceable(page)
+    with reading(store):
+        with locked(store):
+            key = setup_key(run, parameters)
+            plan = make_plan(run, store, key)
+            if not plan.idle:
+                setup = prepare(run, parameters)
+                plan = make_plan(run, store, key, space_keys(setup))
+                check_fits(estimate(setup, plan), store)
+                with reading(store, always=not plan.create):
+                    _replay(store, plan, setup, executor, told)
+            results = Results(store)
+            remember_chunks(results)
+            odd = put_signals(run, results)
+            told("deriving", 0, 0)
+            _derive(store, results, asked)
 
-    from ndt_offline.report.summary import summary_rows
+        table = summary_rows(results)
+        result = Result(
+            run=str(run.path),
+            store=store,
+            table=table,
+            problems=[*run.problems, *odd, *_problems(run, results)],
+            notes=_notes(run, results),
+            replayed=plan.todo,
+            report=page,
+            alerts=check_rules(rules, results, table),
+            command=command or f"ndt-analyze {run.path}",
+        )
+        if result.report is not None:
+            from ndt_offline.report.html import write_report
 
-    table = summary_rows(results)
-    result = Result(
-        run=str(run.path),
-        store=store,
-        table=table,
-        problems=[*run.problems, *odd, *_problems(run, results)],
-        notes=_notes(run, results),
-        replayed=plan.todo,
-        report=_report_path(store, named=out is not None) if report else None,
-        alerts=check_rules(rules, results, table),
-        command=command or f"ndt-analyze {run.path}",
-    )
-    if result.report is not None:
-        from ndt_offline.report.html import write_report
-
-        told("drawing", 0, 0)
-        write_report(result, result.report)
-    return result
+            told("drawing", 0, 0)
+            write_report(result, result.report)
+        return result
 
 
 def _replay(
@@ -126,7 +141,6 @@ def _replay(
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
     job = make_job(setup, store)
-    check_fits(estimate(setup, plan), store)
     ready_store(job, plan)
     if not plan.blocks:
         return
@@ -149,8 +163,14 @@ def _derive(store: Path, results: Results, asked: Question) -> None:
     schema.consolidate(store)
 
 
+def _store_path(out: str | Path) -> Path:
+    if Path(out).name in ("", ".."):
+        raise UsageError("is no name for a store", path=out, remedy="--out analysis.zarr")
+    return Path(out)
+
+
 def _report_path(store: Path, named: bool) -> Path:
-    return store.with_suffix(".html") if named else store.with_name("report.html")
+    return store.with_name(f"{store.name}.html" if named else "report.html")
 
 
 class _Counter:
@@ -172,8 +192,10 @@ def _problems(run: Run, results: Results) -> list[Problem]:
     remedy = f"ndt-offline verify {run.path}"
     found = [Problem(**problem) for problem in setup["problems"]]
     for step, why in results.unusable():
-        path, _, what = why.rpartition(": ") if ": " in why else ("", "", why)
-        found.append(Problem(what or why, path or str(run.path), step, remedy))
+        # Both the path and the reason may hold a colon: only the path that is known is taken off.
+        path = str(run.entry(step).path)
+        what = why.removeprefix(f"{path}: ")
+        found.append(Problem(what, path if what != why else str(run.path), step, remedy))
     return found
 
 

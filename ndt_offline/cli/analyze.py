@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,6 +108,7 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     """
     from ndt_offline.cli.show import show_result
 
+    check_shown(show, options["metrics"])
     if options["out"] and len(paths) > 1:
         raise click.UsageError("--out is for a single PATH")
     where = Where.of(options)
@@ -124,6 +126,17 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
         if any(result.alerts for result in results):
             break  # --watch ends with the first alert: somebody waits for it
     return code
+
+
+def check_shown(metric: str | None, derived: tuple[str, ...]) -> None:
+    """UsageError where the metric of the table is none that will be derived."""
+    from ndt_offline.errors import UsageError
+    from ndt_offline.measure.metrics import METRICS
+
+    known = derived or tuple(METRICS)
+    if metric is not None and metric not in known:
+        remedy = "one of " + ", ".join(known)
+        raise UsageError(f"--show {metric!r}: it is not derived", remedy=remedy)
 
 
 def parameters_of(options: dict[str, Any]) -> Parameters:
@@ -187,9 +200,10 @@ def _parameter(text: str) -> tuple[str, float | int]:
     name, _, number = text.partition("=")
     try:
         value = float(number)
-    except ValueError:
+        whole = int(value)
+    except (ValueError, OverflowError):
         raise UsageError(f"--param {text!r}: expected NAME=NUMBER") from None
-    return name.strip(), int(value) if value == int(value) else value
+    return name.strip(), whole if value == whole else value
 
 
 def _sweep(text: str) -> tuple[float, ...]:
@@ -200,7 +214,9 @@ def _sweep(text: str) -> tuple[float, ...]:
         low, high, step = (float(part) for part in spread.split(":"))
     except ValueError:
         low = high = step = 0.0
-    count = round((high - low) / step) + 1 if step > 0 else 0
+    finite = all(map(isfinite, (low, high, step))) and step > 0
+    count = min((high - low) / step, 1e9) if finite else -1.0
+    count = round(count) + 1
     if name != "threshold" or not 1 <= count <= 10_000:
         raise UsageError(f"--sweep {text!r}", remedy="--sweep threshold=4:8:0.1")
     return tuple(round(low + step * i, 9) for i in range(count))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import click
 
@@ -22,6 +23,8 @@ def one_thread() -> None:
 def run(command: Callable[..., object]) -> None:
     """Run a click command; exit codes as documented: 0, 1 error, 2 usage, 3 partly, 4 alert."""
     one_thread()
+    with suppress(AttributeError):  # a terminal that lacks a character shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = command(standalone_mode=False, auto_envvar_prefix="NDT")
     except click.ClickException as error:
@@ -37,5 +40,13 @@ def run(command: Callable[..., object]) -> None:
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
         click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        from ndt_offline.store.damage import damage_of
+
+        damage = damage_of(error)
+        if damage is None:
+            raise
+        click.echo(f"error: {damage}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

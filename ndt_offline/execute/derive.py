@@ -7,6 +7,7 @@ parameters and of the spectra, so that a new threshold computes only what it cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import zarr
@@ -15,7 +16,7 @@ from ndt_offline.execute import jumps, relations
 from ndt_offline.execute.question import Question
 from ndt_offline.measure.metrics import choose_metrics
 from ndt_offline.store.results import SPACES, Results, SeriesId
-from ndt_offline.store.schema import WIDE, put_series
+from ndt_offline.store.schema import STATUS, WIDE, put_series
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def put_metrics(results: Results, names: tuple[str, ...]) -> None:
     rows, key = len(results.steps), results.content_key()
     for space in results.spaces:
         group = results.root[space.name]
-        missing = [n for n in names if n not in group or group[n].attrs.get("spectra") != key]
+        measured = (np.asarray(group["status"][:]) == STATUS["ok"]).any(axis=1)
+        missing = [n for n in names if not _stands(group, n, key, measured, results.path)]
         chosen = choose_metrics(tuple(missing)) if missing and space.layers else {}
         series = {name: np.full((rows, len(space.layers)), np.nan) for name in chosen}
         for start in range(0, rows if chosen else 0, WIDE):
@@ -63,6 +65,19 @@ def put_metrics(results: Results, names: tuple[str, ...]) -> None:
                 series[name][part] = metric(spectra)
         for name, values in series.items():
             put_series(group, name, ("step", "layer"), values, units="1", spectra=key)
+
+
+def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store: Path) -> bool:
+    """Whether a metric is there, of these spectra, with every chunk: a lost one reads as NaN."""
+    if name not in group or group[name].attrs.get("spectra") != key:
+        return False
+    array, folder = group[name], store / group.path / name / "c"
+    length = array.chunks[0]
+    return all(
+        (folder / str(start // length) / "0").exists()
+        for start in range(0, len(measured), length)
+        if measured[start : start + length].any()
+    )
 
 
 def collect(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[SeriesId, ...], np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,9 @@ try:
     import fcntl
 except ImportError:  # Windows: the file's existence is the lock
     fcntl = None  # type: ignore[assignment]
+
+# A link is never followed: the file behind it would be emptied.
+EXACTLY = getattr(os, "O_NOFOLLOW", 0) | (0 if fcntl else os.O_EXCL)
 
 
 @contextmanager
@@ -41,13 +45,16 @@ def _take(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | (0 if fcntl else os.O_EXCL), 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | EXACTLY, 0o666)
             if _hold(handle, path):
                 break
             os.close(handle)
     except FileExistsError:
         raise _refusal(path) from None
     except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            remedy = f"look where it points to, then remove {path}"
+            raise UsageError("is a link: no lock of ours", path=path, remedy=remedy) from None
         what = f"the store cannot be locked: {error.strerror}"
         raise NdtError(what, path=path, remedy="give --out a place that can be written") from None
     os.truncate(handle, 0)

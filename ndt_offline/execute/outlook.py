@@ -9,6 +9,7 @@ from pathlib import Path
 from ndt_offline.execute.estimate import Estimate, best_workers, duration, estimate, size
 from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.readiness import make_job
+from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
 
@@ -50,8 +51,8 @@ def foresee(
     parameters = parameters or Parameters()
     run = open_run(path)
     store = Path(out) if out else run.path / "analysis.zarr"
-    plan = make_plan(run, store, setup_key(run, parameters))
     setup = prepare(run, parameters)
+    plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
     return Outlook(store, plan, setup, estimate(setup, plan, _seconds(setup, store, plan)))
 
 

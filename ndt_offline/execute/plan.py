@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ndt_offline.errors import UsageError
-from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, row_mark
+from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_mark
 from ndt_offline.run.reader import Run
-from ndt_offline.store.growth import same_rows, stepped
-from ndt_offline.store.results import SPACES, Results
-from ndt_offline.store.schema import OUTCOME, SCHEMA_VERSION, STATUS, block_length
+from ndt_offline.store.growth import LEFT, STEPPED, as_text, same_rows, stepped
+from ndt_offline.store.results import SPACES, Results, damaged
+from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, block_length
+
+ABOUT = {"key", "notes", "problems", "skipped"}  # of a setup, as the store remembers it
+
+CHUNKS = "chunks"  # attribute of the probe's array: which chunks of it were written
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Plan:
     unchanged: int  # rows at the front that stand where they are
     length: int  # rows per block
     blocks: tuple[Block, ...]
-    lost: tuple[int, ...] = ()  # rows that are marked as done, but whose values are gone
+    lost: tuple[int, ...] = ()  # rows marked as done whose values are gone, or to be tried again
 
     @property
     def todo(self) -> int:
@@ -42,8 +47,12 @@ class Plan:
         return not (self.create or self.changed or self.grows or self.blocks)
 
 
-def make_plan(run: Run, store: Path, key: int) -> Plan:
-    """Compare a run with its store. Loads no torch and reads no checkpoint."""
+def make_plan(run: Run, store: Path, key: int, spaces: Mapping[str, int] | None = None) -> Plan:
+    """Compare a run with its store. Loads no torch and reads no checkpoint.
+
+    spaces: `space_keys` of the replay, once it is prepared. The files of others say only then
+    which layers they have, and a new one may have more of them than those before.
+    """
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
     if results is None:
@@ -53,12 +62,13 @@ def make_plan(run: Run, store: Path, key: int) -> Plan:
         blocks = _blocks(run, np.zeros(len(steps), bool), length)
         return Plan(True, True, True, steps, 0, length, blocks)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
+    changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
     unchanged = _unchanged(results, steps)
     grows = not (np.array_equal(results.steps, steps) and same_rows(results.root, len(steps)))
     done, there = np.zeros(len(steps), bool), np.ones(unchanged, bool)
     length = int(results.attrs["block"])
     if not changed:
-        there = _there(results, unchanged, length)
+        there = _there(results, unchanged, length) & ~_passing(results, unchanged)
         done[:unchanged] = _done(run, results, key, unchanged) & there
     lost = tuple(np.flatnonzero(~there).tolist())
     blocks = _blocks(run, done, length)
@@ -67,16 +77,28 @@ def make_plan(run: Run, store: Path, key: int) -> Plan:
 
 def _existing(store: Path) -> Results | None:
     """The store, or None where there is none, or one that was never finished."""
-    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+    if not store.exists() or (store.is_dir() and all(LEFT in p.name for p in store.iterdir())):
         return None
     foreign = UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
     if not (store / "zarr.json").is_file():
         raise foreign
     results = Results(store)
-    version = results.attrs.get("schema")
-    if version is None:
+    version = results.attrs.get(MARKER)
+    if type(version) is not int:
         raise foreign
-    return results if version == SCHEMA_VERSION and "setup" in results.attrs else None
+    if version > SCHEMA_VERSION:
+        what = (
+            f"was made by a newer ndt-offline (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+        raise UsageError(what, path=store, remedy="pip install --upgrade ndt-offline")
+    if version < SCHEMA_VERSION or "setup" not in results.attrs:
+        return None
+    block, setup = results.attrs.get("block"), results.attrs["setup"]
+    whole = setup is None or (isinstance(setup, dict) and setup.keys() >= ABOUT)
+    whole = whole and all(name in results.root for name in (*STEPPED, "derived"))
+    if type(block) is not int or block < 1 or not whole:
+        raise damaged(store, ValueError("groups or attributes are missing"))
+    return results
 
 
 def _unchanged(results: Results, steps: np.ndarray) -> int:
@@ -98,6 +120,15 @@ def _done(run: Run, results: Results, key: int, rows: int) -> np.ndarray:
     return done
 
 
+def _passing(results: Results, rows: int) -> np.ndarray:
+    """Rows that could not be used because of a fault that may be gone by now: [rows]."""
+    bad = np.flatnonzero(results.outcomes[:rows] > OUTCOME["ok"])
+    problems = results.root["records/problem"][:rows] if len(bad) else []
+    passing = np.zeros(rows, bool)
+    passing[[row for row in bad.tolist() if is_passing(str(problems[row]))]] = True
+    return passing
+
+
 def _there(results: Results, rows: int, length: int) -> np.ndarray:
     """Whether the values of rows that are marked as measured are in the store: [rows].
 
@@ -117,7 +148,26 @@ def _there(results: Results, rows: int, length: int) -> np.ndarray:
                 part = finite[start : start + length, first : first + wide]
                 if part.any() and not chunk.exists():
                     there[start : start + length] &= ~part.any(axis=1)
+    for chunk in known_chunks(results) - probe_chunks(results):
+        there[chunk * length : (chunk + 1) * length] = False
     return there | ~marked
+
+
+def probe_chunks(results: Results) -> set[int]:
+    """The chunks of the probe's loss and accuracy that are on disk; those without any are not."""
+    return {int(path.parent.name) for path in (results.path / "signals/probe/c").glob("*/0")}
+
+
+def known_chunks(results: Results) -> set[int]:
+    """Those that were there when the last replay ended."""
+    return set(results.root["signals/probe"].attrs.get(CHUNKS, []))
+
+
+def remember_chunks(results: Results) -> None:
+    """So that one which is lost is missed: a loss that nobody knows is NaN as well."""
+    found = probe_chunks(results)
+    if found != known_chunks(results):
+        results.root["signals/probe"].attrs[CHUNKS] = sorted(found)
 
 
 def _blocks(run: Run, done: np.ndarray, length: int) -> tuple[Block, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
-from ndt_offline.measure.metrics import METRICS
+from ndt_offline.errors import UsageError
+from ndt_offline.measure.metrics import METRICS, choose_metrics
 
 TARGETS = ("loss", "grad_norm", "probe_loss")
 
@@ -39,3 +41,18 @@ class Question:
     phases: tuple[str, ...] | None = None
     phase_draws: int = 99
     sweep: tuple[float, ...] | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for an unknown metric, detector or parameter, or a number that is none.
+
+        Before anything is computed: a replay can take hours.
+        """
+        from ndt_offline.detect.detectors import find_detector
+
+        choose_metrics(self.metrics)
+        find_detector(self.detector).params(**self.params)
+        numbers = {"threshold": self.threshold or 0.0, **self.params}
+        numbers |= {f"sweep[{i}]": level for i, level in enumerate(self.sweep or ())}
+        for name, value in numbers.items():
+            if isinstance(value, int | float) and not isfinite(value):
+                raise UsageError(f"{name} = {value}: expected a finite number")

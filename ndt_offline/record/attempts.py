@@ -12,7 +12,7 @@ from typing import Any
 from ndt_offline.errors import UsageError
 from ndt_offline.record.leftovers import unfinished
 from ndt_offline.run import durable
-from ndt_offline.run.attempt import read_attempt, visible
+from ndt_offline.run.attempt import folders, number_of, read_attempt, visible
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import FORMAT_VERSION
@@ -40,9 +40,8 @@ def open_run_folder(run: Path) -> Lock:
 
 def history(run: Path, start_step: int) -> list[str]:
     """What a person should know who starts in a run with earlier attempts."""
-    folder = run / "attempts"
     told = []
-    attempts = [read_attempt(path) for path in sorted(folder.glob("[0-9]*"))]
+    attempts = [read_attempt(path) for path in folders(run)]
     entries, _ = visible([a for a in attempts if a.entries])
     hidden = sum(entry.step >= start_step for entry in entries)
     if hidden:
@@ -50,7 +49,7 @@ def history(run: Path, start_step: int) -> list[str]:
             f"this start hides {hidden} checkpoints of earlier attempts from step {start_step} on; "
             f"`ndt-offline prune {run}` frees them"
         )
-    for path in unfinished(folder):
+    for path in unfinished(run):
         last = max((a.entries for a in attempts if a.path == path), default={}, key=len)
         told.append(
             f"attempt {path.name} has no end: its writer is still at work, or was killed with the "
@@ -64,7 +63,7 @@ def open_attempt(run: Path, about: Mapping[str, Any]) -> Path:
     """Make the next attempt's folder; an exclusive mkdir decides between two that start at once."""
     folder = run / "attempts"
     folder.mkdir(exist_ok=True)
-    number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+    number = 1 + max((number_of(path.name) or 0 for path in folder.iterdir()), default=0)
     while True:
         attempt = folder / f"{number:04d}"
         try:

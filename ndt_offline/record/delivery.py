@@ -69,12 +69,11 @@ class Delivery:
         """Publish the flights that have landed."""
         while self._flights and (wait or self._landed(self._flights[0])):
             flight = self._flights.popleft()
-            if flight.event is not None:
-                flight.event.synchronize()
-            self._policy.guard(
+            if not self._policy.guard(
                 lambda flight=flight: self._publish(flight),  # type: ignore[misc]
                 f"step {flight.step} was not recorded",
-            )
+            ):
+                self._drop(flight.step, flight.scalars, flight.given_norm)
 
     def counts(self) -> dict[str, int]:
         """Checkpoints and bytes by what became of them, as far as the writer has come."""
@@ -123,12 +122,19 @@ class Delivery:
         return None
 
     def _publish(self, flight: Flight) -> None:
-        record = self._record(flight.scalars, flight.given_norm)
-        words = {"layout": flight.layout.key, "record": record, "dropped": self._lost[:NAMED]}
-        if self._handover.publish(flight.slot, flight.number, flight.step, words):
-            self._lost = self._lost[NAMED:]
-        else:  # more words than a slot has room for
-            self._handover.write_slot(flight.slot, flight.step, flight.layout, record)
+        try:
+            if flight.event is not None:
+                flight.event.synchronize()
+            record = self._record(flight.scalars, flight.given_norm)
+            words = {"layout": flight.layout.key, "record": record, "dropped": self._lost[:NAMED]}
+            if self._handover.publish(flight.slot, flight.number, flight.step, words):
+                self._lost = self._lost[NAMED:]
+                return
+        except BaseException:
+            self._handover.give_up(flight.slot)
+            raise
+        # More words than a slot has room for; this frees the slot itself.
+        self._handover.write_slot(flight.slot, flight.step, flight.layout, record)
 
     def _raw(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         self.collect(wait=True)
@@ -137,7 +143,12 @@ class Delivery:
 
     def _record(self, scalars: Scalars, given_norm: bool) -> dict[str, Any]:
         numbers = scalars.numbers()
-        if odd := not_finite(numbers):
+        if scalars.odd:
+            told = ", ".join(f"{name} is {what}" for name, what in scalars.odd.items())
+            self._policy.warn(
+                "scalar", f"{told}, not a number; recorded as NaN", "pass a number: loss.mean()"
+            )
+        if odd := [name for name in not_finite(numbers) if name not in scalars.odd]:
             self._policy.warn(
                 "finite",
                 f"{', '.join(odd)} is not finite; recorded as it is",
@@ -160,7 +171,10 @@ class Delivery:
 
     @staticmethod
     def _landed(flight: Flight) -> bool:
-        return flight.event is None or bool(flight.event.query())
+        try:
+            return flight.event is None or bool(flight.event.query())
+        except RuntimeError:  # the device has a fault; publishing meets it, and is guarded
+            return True
 
     def _heed(self) -> None:
         """Pass on what the writer complained of."""

@@ -8,20 +8,22 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ndt_offline.errors import NdtError
 from ndt_offline.record import rawfile
 from ndt_offline.record.writer import Writer
 from ndt_offline.run import durable, journal
+from ndt_offline.run.attempt import folders, read_attempt
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
 
 def take_over(attempts: Path, before: int) -> None:
     """Clean up after every dead attempt with a lower number."""
-    for attempt in sorted(attempts.glob("[0-9]*")):
-        if not attempt.name.isdigit() or int(attempt.name) >= before:
+    for attempt in folders(attempts.parent):
+        if int(attempt.name) >= before:
             continue
         lock = Lock(attempt / "writer.lock")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NdtError):
             if lock.take():
                 try:
                     _clean(attempt)
@@ -29,20 +31,20 @@ def take_over(attempts: Path, before: int) -> None:
                     lock.drop()
 
 
-def unfinished(attempts: Path) -> list[Path]:
+def unfinished(run: Path) -> list[Path]:
     """Attempts without a closing line: trainer and writer ended together, or still work."""
-    return [
-        attempt
-        for attempt in sorted(attempts.glob("[0-9]*"))
-        if not any(
-            r.get("kind") == "close" for r in journal.read(attempt / "journal.jsonl").records
-        )
-    ]
+    return [attempt for attempt in folders(run) if not _closed(attempt)]
+
+
+def _closed(attempt: Path) -> bool:
+    return any(record.get("kind") == "close" for record in read_attempt(attempt).records)
 
 
 def _clean(attempt: Path) -> None:
-    for litter in attempt.glob(f"**/*{durable.LITTER}"):
-        litter.unlink(missing_ok=True)
+    for folder in (attempt, attempt / "checkpoints", attempt / "raw"):
+        if folder.resolve() == attempt.parent.resolve() / folder.relative_to(attempt.parent):
+            for litter in folder.glob(f"*{durable.LITTER}"):
+                litter.unlink(missing_ok=True)
     known = {r.get("step") for r in journal.read(attempt / "journal.jsonl").records}
     if all(rawfile.step_of(path) in known for path in rawfile.listed(attempt)):
         return

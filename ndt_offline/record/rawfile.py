@@ -17,6 +17,7 @@ from ndt_offline.run import container, durable, journal
 from ndt_offline.run.checkpoint import RAW, Written, gather
 from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.layout import Layout, Vectors
+from ndt_offline.run.regular import read_regular
 
 FOLDER = "raw"
 
@@ -40,7 +41,7 @@ def listed(attempt: Path) -> list[Path]:
 
 def step_of(path: Path) -> int | None:
     digits = path.stem.removeprefix("step_")
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if digits.isdecimal() else None
 
 
 def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[str, Any], int]:
@@ -49,7 +50,7 @@ def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[
     Raises DamagedError where the file is not whole.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         contents = container.parse(data)
         words = journal.parse_line(contents.metadata.get("journal", "").encode())
         if words is None or words.get("step") != step_of(path):
@@ -60,7 +61,7 @@ def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
     except NdtError as error:
         raise error.at(path=path) from None
-    if found != words.pop("content"):
+    if found != words.pop("content", None):
         raise DamagedError("the tensors are not those that were recorded", path=path)
     scalars = {key: value for key, value in words.items() if key != "step"}
     done = Written(f"{FOLDER}/{path.name}", len(data), hex8(crc32c(data)), found)

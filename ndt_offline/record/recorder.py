@@ -139,7 +139,7 @@ class Recorder:
         if not self.due(self.step):
             return
         started = time.perf_counter()
-        norm = gradient_norm(self._model) if grad_norm is None else grad_norm
+        norm = self._measured_norm() if grad_norm is None else grad_norm
         named = {"loss": loss, "grad_norm": norm, **scalars}
         self._record(Scalars(named), grad_norm is not None)
         self.seconds += time.perf_counter() - started
@@ -186,6 +186,17 @@ class Recorder:
         assert self._delivery is not None
         self._recorded = self.step
         self._delivery.take(self.step, scalars, given_norm)
+
+    def _measured_norm(self) -> Any:
+        try:
+            return gradient_norm(self._model)
+        except Exception as error:  # sparse gradients, several devices
+            self.policy.warn(
+                "norm",
+                f"the gradient norm cannot be computed, and is not recorded: {str(error)[:80]}",
+                "pass grad_norm=",
+            )
+            return None
 
     def _advise(self, what: str, remedy: str) -> None:
         self.policy.warn(what, what, remedy)

@@ -13,25 +13,27 @@ from torch import nn
 class Scalars:
     """Numbers of one update; those on an accelerator travel to the host without being waited for.
 
-    Values are numbers or tensors of one element.
+    Values are numbers or tensors of one element; any other becomes NaN and is named in `odd`,
+    as {name: what it is}.
     """
 
     def __init__(self, named: Mapping[str, Any]) -> None:
-        given = {name: value for name, value in named.items() if value is not None}
-        self._named = {
-            n: v.detach() if isinstance(v, torch.Tensor) else v for n, v in given.items()
-        }
-        far = {
-            name: value.reshape(())
-            for name, value in self._named.items()
-            if isinstance(value, torch.Tensor) and value.device.type != "cpu"
-        }
+        self.odd: dict[str, str] = {}
+        self._near: dict[str, float] = {}
+        far: dict[str, torch.Tensor] = {}
+        for name, value in named.items():
+            if _is_far(value):
+                far[name] = value.detach().reshape(())
+            elif value is not None:
+                self._near[name] = self._number(name, value)
         self._far = list(far)
         self._landing: torch.Tensor | None = None
         if far:
-            stacked = torch.stack([value.double() for value in far.values()])
-            self._landing = torch.empty(len(far), dtype=torch.float64, pin_memory=stacked.is_cuda)
-            self._landing.copy_(stacked, non_blocking=True)
+            try:
+                self._send(list(far.values()))
+            except Exception:  # on several devices, complex: one after the other
+                self._far, self._landing = [], None
+                self._near |= {name: self._number(name, value) for name, value in far.items()}
 
     def numbers(self) -> dict[str, float]:
         """The values; wrong before the copy's event is done."""
@@ -40,7 +42,25 @@ class Scalars:
 
     def near(self) -> dict[str, float]:
         """Those that are on the host already."""
-        return {name: float(v) for name, v in self._named.items() if name not in self._far}
+        return dict(self._near)
+
+    def _send(self, values: list[torch.Tensor]) -> None:
+        stacked = torch.stack([value.double() for value in values])
+        self._landing = torch.empty(len(values), dtype=torch.float64, pin_memory=stacked.is_cuda)
+        self._landing.copy_(stacked, non_blocking=True)
+
+    def _number(self, name: str, value: Any) -> float:
+        try:
+            return float(value.detach() if isinstance(value, torch.Tensor) else value)
+        except Exception:  # whatever a stranger's __float__ raises
+            tensor = isinstance(value, torch.Tensor)
+            shape = f" of shape {tuple(value.shape)}" if tensor else ""
+            self.odd[name] = f"{type(value).__name__}{shape}"
+            return math.nan
+
+
+def _is_far(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.device.type != "cpu" and value.numel() == 1
 
 
 def record_of(numbers: Mapping[str, float], given_norm: bool) -> dict[str, Any]:

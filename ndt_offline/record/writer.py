@@ -38,7 +38,7 @@ class Writer:
         # A writer that was restarted goes on where the one before it stopped.
         self._done = {record.get("step"): record for record in journal.read(self._journal).records}
         for record in self._done.values():
-            self._count(str(record.get("kind")), int(record.get("size") or 0), 0)
+            self._count(str(record.get("kind")), _size_in(record), 0)
 
     def write(
         self, number: int, step: int, layout: Layout, vectors: Vectors, scalars: Mapping[str, Any]
@@ -109,6 +109,11 @@ class Writer:
             self.counts[name] += 1
             self.counts["stored_bytes"] += stored
             self.counts["bytes"] += plain
+
+
+def _size_in(record: journal.Record) -> int:
+    size = record.get("size")
+    return size if isinstance(size, int) else 0
 
 
 def _errors(

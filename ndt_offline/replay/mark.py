@@ -6,6 +6,7 @@ A row has a mark for the whole replay (`records/spectra`) and one per space
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +71,21 @@ def bad_mark(key: int, window: Sequence[Entry]) -> int:
     """
     stamps = [entry.stamp() for entry in window]
     return fingerprint(key, "bad", row_mark(key, window[-1]), stamps)
+
+
+# What the reader, the replay and whoever watches a process say of a fault that can pass.
+_PASSING = re.compile(
+    r": (cannot be read: |MemoryError: |.*\bkilled by SIG(KILL|XCPU)|no end after |"
+    r".*(can't|cannot|not enough|unable to) (allocate )?memory)"
+)
+
+
+def is_passing(problem: str) -> bool:
+    """Whether a row's problem may be gone tomorrow: input and output, memory, a limit of time.
+
+    What the file itself says, and what ends a process by a fault of its own, stays as it is.
+    """
+    return _PASSING.search(problem) is not None
 
 
 def space_keys(setup: Setup) -> dict[str, int]:

@@ -76,9 +76,16 @@ def setup_key(run: Run, parameters: Parameters) -> int:
     files = [run.path / name for name in ("graph.json", "graph.safetensors")]
     files.append(probe_path(run, parameters))
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
-    tables = sorted(path.name for path in (run.path / "layouts").glob("*.json"))
+    tables = [(p.name, _hash(p)) for p in sorted((run.path / "layouts").glob("*.json"))]
     loss = run.about.get("loss", "none")
     return fingerprint(MEASURE_VERSION, hashes, tables, loss, asdict(parameters))
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError:  # the checkpoints that need it will say so
+        return None
 
 
 def probe_path(run: Run, parameters: Parameters) -> Path:

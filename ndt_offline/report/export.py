@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +12,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.report.table import printable
 from ndt_offline.report.tidy import COLUMNS, Table, rows_of, tidy_table
 from ndt_offline.store.results import SPACES, Results
+from ndt_offline.store.whole_file import replacing
 
 FORMATS = ("csv", "json", "netcdf")
 # A spreadsheet runs a cell that begins with one of these as a formula.
@@ -66,9 +66,8 @@ def write_netcdf(results: Results, path: Path) -> Path:
     for signal in results.signal_names:
         variables[f"signal_{signal}"] = ("step", results.signal(signal))
     data = xarray.Dataset(variables, coordinates, {"source": "ndt-offline"})
-    temporary = path.with_name(path.name + ".tmp")
-    data.to_netcdf(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        data.to_netcdf(draft)
     return path
 
 
@@ -102,7 +101,5 @@ def _write_json(file: TextIO, name: str, table: Table) -> None:
 
 def _replaced(path: Path, write: Callable[[TextIO], None]) -> None:
     """A file that is either the old one or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         write(file)
-    os.replace(temporary, path)

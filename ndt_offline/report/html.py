@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from ndt_offline import __version__
 from ndt_offline.report import panels
 from ndt_offline.report.document import Analysis, parameters_of, probe_ends
+from ndt_offline.report.ownership import check_replaceable
 from ndt_offline.report.pairs import matched_layers
 from ndt_offline.report.summary import Row
 from ndt_offline.report.table import (
@@ -30,6 +30,7 @@ from ndt_offline.report.table import (
 )
 from ndt_offline.report.tidy import event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
+from ndt_offline.store.whole_file import replacing
 
 POINTS = 60_000  # drawn points of all series' charts together
 FEWEST, FINEST = 80, 400  # points of one chart
@@ -38,7 +39,6 @@ MARKS = 8_000  # jumps marked in all charts together, the strongest of each
 HEATED = 60  # heat maps drawn
 LISTED = 400  # rows of a table
 TARGETS = ("loss", "grad_norm")
-
 
 Grouped = dict[tuple[str, ...], list[Row]]
 
@@ -57,9 +57,9 @@ class Found:
 def write_report(analysis: Analysis, path: Path, metric: str | None = None) -> None:
     """Draw the report of a finished analysis. `metric` is drawn first, by default stable_rank."""
     text = page_of(analysis, metric)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    check_replaceable(path)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def page_of(analysis: Analysis, metric: str | None = None) -> str:

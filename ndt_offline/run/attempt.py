@@ -14,9 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ndt_offline.errors import DamagedError
+from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.run import journal
 from ndt_offline.run.layout import MAX_BYTES
+from ndt_offline.run.regular import read_regular
 
 USUAL = ("loss", "grad_norm")
 STATES = ("checkpoint", "raw", "packed", "dropped")  # journal kinds that say where a step is
@@ -39,7 +40,7 @@ class Entry:
         """Size and time of the file, to notice a change without reading it."""
         try:
             stat = self.path.stat() if self.path else None
-        except OSError:
+        except (OSError, ValueError):
             return None
         return (stat.st_size, stat.st_mtime_ns) if stat else None
 
@@ -70,25 +71,44 @@ class Attempt:
         return int(self.about["start_step"])
 
 
+def number_of(name: str) -> int | None:
+    """The number of an attempt's folder; None for a name that `open_attempt` does not give."""
+    if not (name.isascii() and name.isdecimal() and len(name) < 10):
+        return None
+    return int(name) if name == f"{int(name):04d}" else None
+
+
+def folders(run: Path) -> list[Path]:
+    """The attempts' folders by number; whatever else lies beside them is not ours."""
+    numbered = ((number_of(path.name), path) for path in (run / "attempts").glob("[0-9]*"))
+    return [path for number, path in sorted((n, p) for n, p in numbered if n) if path.is_dir()]
+
+
 def read_attempt(path: Path) -> Attempt:
     """Read one attempt's folder; problems in it are listed, not raised."""
     number = int(path.name)
     problems: list[Problem] = []
-    lines = journal.read(path / "journal.jsonl")
     where = str(path / "journal.jsonl")
+    try:
+        lines = journal.read(path / "journal.jsonl")
+    except NdtError as error:
+        problems.append(Problem(error.what, where))
+        lines = journal.Journal()
     if lines.torn:
         problems.append(Problem("the last line is torn: its writer was cut off", where))
     for bad in lines.bad_lines:
         problems.append(Problem(f"line {bad} is damaged and was left out", where))
+    for odd in lines.odd_lines:
+        problems.append(Problem(f"line {odd} is odd: its step is no whole number", where))
     entries: dict[int, Entry] = {}
     for record in lines.records:
         if record.get("kind") == "pruned":
-            entries.pop(record.get("step"), None)  # type: ignore[arg-type]
+            entries.pop(record.get("step", -1), None)
         if record.get("kind") not in STATES:
             continue
         try:
             entry = _entry(path, number, record)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(Problem(f"a line of step {record.get('step')} is odd: {error}", where))
             continue
         entries[entry.step] = entry
@@ -109,39 +129,39 @@ def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
 
 
 def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
-    step, kind = int(record["step"]), record["kind"]
-    if not 0 <= step < MAX_BYTES:
-        raise ValueError(f"step {step}")
+    step, kind = record["step"], record["kind"]
     extra = record.get("scalars") or {}
     named = {**{key: record.get(key) for key in USUAL}, **extra}
     scalars = MappingProxyType({str(key): journal.number(value) for key, value in named.items()})
     if kind == "dropped":
         return Entry(step, number, None, scalars=scalars)
     file = str(record["file"])
-    if Path(file).is_absolute() or ".." in Path(file).parts:
+    if not file.isprintable() or Path(file).is_absolute() or ".." in Path(file).parts:
         raise ValueError(f"file {file!r} lies outside the run")
     return Entry(
         step,
         number,
         folder / file,
-        int(record["size"]),
+        _bytes(record["size"]),
         str(record["file_crc"]),
         str(record["content"]),
         scalars,
-        None if record.get("offset") is None else _offset(record["offset"]),
+        None if record.get("offset") is None else _bytes(record["offset"]),
     )
 
 
-def _offset(value: Any) -> int:
+def _bytes(value: Any) -> int:
     if type(value) is not int or not 0 <= value < MAX_BYTES:
-        raise ValueError(f"offset {value!r}")
+        raise ValueError(f"size or offset {str(value)[:40]!r}")
     return value
 
 
 def _about(path: Path, entries: Mapping[int, Entry], problems: list[Problem]) -> Mapping[str, Any]:
     try:
-        about = json.loads(path.read_bytes())
-        int(about["start_step"])
+        about = json.loads(read_regular(path))
+        start = about["start_step"]
+        if not journal.is_step(start):
+            raise ValueError(f"start_step {str(start)[:40]}")
         return about
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if entries:
@@ -152,7 +172,7 @@ def _about(path: Path, entries: Mapping[int, Entry], problems: list[Problem]) ->
 def read_json(path: Path) -> Any:
     """A JSON file of the run; DamagedError where it is missing or is not JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except OSError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,9 @@ from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.run import codec, container, durable
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import content, crc32c, hex8
+from ndt_offline.run.journal import is_step
 from ndt_offline.run.layout import Layout, Vectors
+from ndt_offline.run.regular import opened
 
 RAW = "raw"  # the value of `codec` in a file of plain tensors
 
@@ -81,6 +83,8 @@ def read(
             raise DamagedError(f"decoded content has checksum {found}, recorded {entry.content}")
     except NdtError as error:
         raise error.at(path=entry.path) from None
+    except MemoryError:
+        raise DamagedError("its tensors are larger than the memory", path=entry.path) from None
     return Decoded(layout, vectors, found)
 
 
@@ -89,16 +93,19 @@ def read_bytes(entry: Entry) -> bytes:
     if entry.path is None:
         raise DamagedError("the weights of this step were dropped")
     try:
-        with entry.path.open("rb") as file:
-            if entry.offset is None:
-                data = file.read()
-            else:
-                file.seek(entry.offset)
-                data = file.read(entry.size or 0)
+        with opened(entry.path) as (file, found):
+            start = entry.offset or 0
+            length = found if entry.size is None else entry.size
+            if start + length > found or (entry.offset is None and length != found):
+                raise DamagedError(f"{found} bytes, recorded were {length}", path=entry.path)
+            file.seek(start)
+            data = file.read(length)
     except FileNotFoundError:
         raise DamagedError("the file is missing", path=entry.path) from None
     except OSError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", path=entry.path) from None
+    except (MemoryError, OverflowError):
+        raise DamagedError("larger than the memory", path=entry.path) from None
     if entry.size is not None and len(data) != entry.size:
         raise DamagedError(f"{len(data)} bytes, recorded were {entry.size}", path=entry.path)
     if entry.file_crc is not None and (found := hex8(crc32c(data))) != entry.file_crc:
@@ -129,8 +136,18 @@ def _vectors(
 ) -> Vectors:
     if contents.metadata.get("codec") == RAW:
         return gather(contents, layout)
-    try:
-        steps = [int(s) for s in json.loads(contents.metadata.get("references", "[]"))]
-    except (TypeError, ValueError):
-        raise DamagedError("the list of reference checkpoints is not readable") from None
+    steps = _references(contents.metadata.get("references", "[]"))
     return codec.decode_vectors(contents, layout, [base(step) for step in steps])
+
+
+def _references(text: str) -> list[int]:
+    """The steps that a checkpoint builds on: at most two, as many as a prediction takes."""
+    try:
+        steps = json.loads(text)
+    except (ValueError, RecursionError):
+        steps = None
+    if not isinstance(steps, list) or not all(is_step(step) for step in steps):
+        raise DamagedError("the list of reference checkpoints is not readable")
+    if len(steps) > 2 or len(set(steps)) < len(steps):
+        raise DamagedError(f"{len(steps)} reference checkpoints; expected at most 2, different")
+    return steps

@@ -109,8 +109,10 @@ def decode_vectors(
             coded = contents.tensors[dtype][2]
             vectors[dtype] = _decode_vector(coded, chains[dtype], dtype, size, before, scales)
         return vectors
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DamagedError(f"codec chain or coded bytes are not readable: {error!r}") from None
+    except MemoryError:
+        raise DamagedError(f"{layout.nbytes} bytes declared: more than the memory") from None
 
 
 def grid_of(contents: container.Contents) -> dict[str, list[int | None]]:

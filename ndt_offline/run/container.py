@@ -112,17 +112,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _start(entry: Any) -> tuple[int, int]:
     try:
         start, stop = entry["data_offsets"]
-        return int(start), int(stop)
     except (TypeError, KeyError, ValueError):
-        raise RefusedError(f"header: not a tensor entry: {str(entry)[:80]}") from None
+        start = stop = None
+    if type(start) is not int or type(stop) is not int:
+        raise RefusedError(f"header: not a tensor entry: {str(entry)[:80]}")
+    return start, stop
 
 
 def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     start, stop = _start(entry)
-    dtype = _DTYPES.get(entry.get("dtype"))
+    code = entry.get("dtype")
+    dtype = _DTYPES.get(code) if isinstance(code, str) else None
     shape = entry.get("shape")
     if dtype is None:
-        raise RefusedError(f"tensor {name!r} has dtype {entry.get('dtype')!r}, which is not known")
+        raise RefusedError(f"tensor {name!r} has dtype {str(code)[:80]!r}, which is not known")
     if not isinstance(shape, list) or any(type(n) is not int for n in shape):
         raise RefusedError(f"tensor {name!r}: shape {str(shape)[:80]} is not a list of integers")
     check_tensor(name, dtype, tuple(shape))

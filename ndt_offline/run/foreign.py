@@ -16,10 +16,12 @@ from types import MappingProxyType
 from ndt_offline.run.attempt import Entry, Problem
 from ndt_offline.run.journal import number
 from ndt_offline.run.layout import MAX_BYTES
+from ndt_offline.run.regular import read_regular
 
 _STEP = re.compile(r"(\d+)(?!.*\d)")
 _FOLDER = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)$")
 _NAMES = {"learning_rate": "lr"}  # their name -> ours
+_FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
 _KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
 
 
@@ -57,12 +59,19 @@ def _log_history(folder: Path, problems: list[Problem]) -> dict[int, dict[str, f
     states = list(folder.glob("*/trainer_state.json")) + list(folder.glob("trainer_state.json"))
     if not states:
         return {}
-    newest = max(states, key=lambda path: path.stat().st_mtime_ns)
+    newest = max(states, key=_time)
     scalars: dict[int, dict[str, float]] = {}
     try:
-        for row in json.loads(newest.read_bytes())["log_history"]:
+        for row in json.loads(read_regular(newest))["log_history"]:
             named = {_NAMES.get(key, key): number(row[key]) for key in _KEPT if key in row}
             scalars.setdefault(int(row["step"]), {}).update(named)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except _FAULTS as error:
         problems.append(Problem(f"not readable: {error!r}; no losses from it", str(newest)))
     return scalars
+
+
+def _time(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # a link that leads nowhere
+        return 0

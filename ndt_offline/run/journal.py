@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ndt_offline.errors import DamagedError
 from ndt_offline.run.identity import crc32c, hex8
+from ndt_offline.run.regular import read_regular
 
 Record = dict[str, Any]
 
+MAX_STEP = 2**46  # of no training; steps from there on are not read
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -30,6 +33,7 @@ class Journal:
     records: list[Record] = field(default_factory=list)
     bad_lines: list[int] = field(default_factory=list)  # 1-based
     torn: bool = False
+    odd_lines: list[int] = field(default_factory=list)  # whole, with a step that is none
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -65,16 +69,24 @@ def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
 
 
 def read(path: Path) -> Journal:
-    """Every usable record of the file; a missing file is an empty journal."""
+    """Every usable record of the file; a missing file is an empty journal.
+
+    The step of a record, where it has one, is an integer in [0, 2^46). Raises DamagedError where
+    there is something that cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         return Journal()
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
     journal = Journal()
     lines = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         record = parse_line(line) if line else None
-        if record is not None:
+        if record is not None and not is_step(record.get("step", 0)):
+            journal.odd_lines.append(number)
+        elif record is not None:
             journal.records.append(record)
         elif line and number == len(lines):
             journal.torn = True
@@ -87,7 +99,15 @@ def number(value: Any) -> float:
     """A journal value as a float; None, and anything that is no number, is NaN."""
     if isinstance(value, str):
         return _NUMBERS.get(value, math.nan)
-    return float(value) if isinstance(value, int | float) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer beyond every float
+        return math.nan
+
+
+def is_step(value: Any) -> bool:
+    """Whether a value can be a step: a whole number (not 10.0, not "10") that a reader takes."""
+    return type(value) is int and 0 <= value < MAX_STEP
 
 
 def parse_line(line: bytes) -> Record | None:

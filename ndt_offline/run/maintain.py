@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ndt_offline.errors import NdtError, UsageError
-from ndt_offline.run.attempt import Entry, Problem
+from ndt_offline.run.attempt import Entry, Problem, folders
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import Decoder, Run
 
@@ -23,7 +23,8 @@ def verify(run: Run) -> Iterator[Problem]:
         yield from _verified(run, list(attempt.entries.values()))
         known = {entry.step for entry in attempt.entries.values()}
         for path in sorted((attempt.path / "raw").glob("step_*.safetensors")):
-            if int(path.stem.removeprefix("step_") or -1) not in known:
+            digits = path.stem.removeprefix("step_")
+            if not digits.isdecimal() or int(digits) not in known:
                 what = "is not in the journal; the next start of the training takes it in"
                 yield Problem(what, str(path))
 
@@ -42,7 +43,7 @@ def alone(run: Path) -> Iterator[None]:
     """Hold a run's locks while its files change; UsageError where a training is at work."""
     with ExitStack() as stack:
         locks = [run / "trainer.lock"]
-        locks += [path / "writer.lock" for path in sorted((run / "attempts").glob("[0-9]*"))]
+        locks += [path / "writer.lock" for path in folders(run)]
         for path in locks:
             lock = Lock(path)
             if not lock.take():

@@ -8,6 +8,7 @@ checkpoint is still in one place or the other, and packing again finishes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from ndt_offline.run.attempt import Attempt, Entry, Problem, read_attempt
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Vectors
 from ndt_offline.run.reader import Decoder
+from ndt_offline.run.regular import is_own
 
 LENGTH = 32  # checkpoints in a file
 OWN = ("codec", "layout", "format", "grid", "references", "journal")  # metadata of one coding
@@ -66,14 +68,16 @@ def pack_attempt(path: Path, small: bool = False) -> Iterator[Packed]:
 
 def sweep(path: Path) -> None:
     """Remove files that an earlier line of the journal named and the last one no longer does."""
-    records = [r for r in journal.read(path / "journal.jsonl").records if "file" in r]
-    kept = {entry.path for entry in read_attempt(path).entries.values()}
-    packed = {record.get("step") for record in records if record.get("kind") == "packed"}
+    attempt = read_attempt(path)
+    kept = {entry.path for entry in attempt.entries.values()}
+    records = [r for r in attempt.records if r.get("step") in attempt.entries and "file" in r]
+    packed = {record["step"] for record in records if record.get("kind") == "packed"}
     for record in records:
-        file = path / str(record["file"])
-        # Only what lies where the recorder and packing put files.
-        if record.get("step") in packed and file not in kept and file.parent.parent == path:
-            file.unlink(missing_ok=True)
+        file, step = path / str(record["file"]), record["step"]
+        if step in packed and file not in kept and is_own(path, file, step):
+            with contextlib.suppress(NdtError):  # a line says so, but the bytes must be there
+                checkpoint.read_bytes(attempt.entries[step])
+                file.unlink(missing_ok=True)
 
 
 def _groups(attempt: Attempt, small: bool) -> Iterator[list[_Part]]:
@@ -131,7 +135,7 @@ def _coded(group: list[_Part], decoder: Decoder, small: bool) -> list[bytes]:
     history: list[tuple[int, Vectors, str | None]] = []
     for part in group:
         decoded = decoder.read(part.entry)
-        grid = part.metadata.get("grid")
+        grid = None if part.raw else part.metadata.get("grid")
         if part.raw or small:
             # A grid counts in its own steps: values on another one are no base.
             bases = [(s, v) for s, v, g in history if g == grid][:2]

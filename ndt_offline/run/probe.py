@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.run import checkpoint, container, durable
+from ndt_offline.run.regular import read_regular
 from ndt_offline.run.tensors import to_torch
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
@@ -73,7 +74,7 @@ def probe_bytes(probe: Probe, second: Probe | None = None) -> bytes:
 def load_probe(path: Path, suffix: str = "") -> Probe | None:
     """The probe (suffix `_val`: the second one), or None where the file holds none."""
     try:
-        layout, vectors = checkpoint.plain(container.parse(path.read_bytes()))
+        layout, vectors = checkpoint.plain(container.parse(read_regular(path)))
         named = to_torch(layout, vectors)
     except OSError as error:
         raise DamagedError(f"the probe cannot be read: {error.strerror}", path=path) from None
@@ -84,7 +85,7 @@ def load_probe(path: Path, suffix: str = "") -> Probe | None:
     targets = named.get(y)
     if x in named:
         return Probe(named[x], targets)
-    if parts and all(key.isdigit() for key in parts):
+    if parts and all(key.isdecimal() for key in parts):
         return Probe(tuple(parts[key] for key in sorted(parts, key=int)), targets)
     return Probe(parts, targets) if parts else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ndt_offline.run import journal
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.reader import Run
+from ndt_offline.run.regular import is_own
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,14 @@ def find_hidden(run: Run) -> Hidden:
         for entry in attempt.entries.values()
         if (entry.attempt, entry.step) not in shown
     )
-    files = {e.path for e in entries if e.path and e.path not in needed and e.path.is_file()}
+    folders = {attempt.number: attempt.path for attempt in run.attempts}
+    files = {
+        entry.path
+        for entry in entries
+        if entry.path
+        and entry.path not in needed
+        and is_own(folders[entry.attempt], entry.path, entry.step)
+    }
     size = sum(path.stat().st_size for path in files)
     return Hidden(entries, tuple(sorted(files)), size)
 

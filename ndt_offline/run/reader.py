@@ -13,15 +13,25 @@ import numpy as np
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.run import checkpoint, foreign, journal
-from ndt_offline.run.attempt import Attempt, Entry, Problem, read_attempt, read_json, visible
+from ndt_offline.run.attempt import (
+    Attempt,
+    Entry,
+    Problem,
+    folders,
+    read_attempt,
+    read_json,
+    visible,
+)
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
+from ndt_offline.run.regular import read_regular
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT_VERSION = 1
 MAX_CHAIN = 64  # segments hold 32: a longer chain of references is a loop or an attack
+MAX_WORK = 2 * MAX_CHAIN  # checkpoints decoded for one: references can branch at every step
 
 
 @dataclass
@@ -98,6 +108,7 @@ class Decoder:
         self._entries = {(entry.attempt, entry.step): entry for entry in entries}
         self._recent: dict[tuple[int, int], Decoded] = {}
         self._layouts: dict[str, Layout] = {}
+        self._work = 0
 
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
         """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
@@ -106,6 +117,9 @@ class Decoder:
             return self._recent[key]
         if entry.path is None:
             raise DamagedError("the weights of this step were dropped", step=entry.step)
+        self._work = self._work + 1 if depth else 0
+        if self._work > MAX_WORK:
+            raise DamagedError(f"it builds on more than {MAX_WORK} checkpoints", step=entry.step)
         try:
             decoded = checkpoint.read(
                 entry, self._layout, lambda step: self._base(entry, step, depth)
@@ -137,9 +151,12 @@ class Decoder:
 def read_layout(path: Path) -> Layout:
     """A tensor table, checked against the hash that is its name."""
     try:
-        layout = Layout.from_json(path.read_bytes())
-    except OSError:
+        layout = Layout.from_json(read_regular(path))
+    except FileNotFoundError:
         raise DamagedError(f"its tensor table {path.name} is missing") from None
+    except OSError as error:
+        what = f"its tensor table {path.name} cannot be read: {error.strerror}"
+        raise DamagedError(what) from None
     if layout.key != path.stem:
         raise DamagedError(f"its tensor table {path.name} is not what was recorded")
     return layout
@@ -184,7 +201,7 @@ def _recorded(path: Path) -> Run:
             path=path,
             remedy="pip install --upgrade ndt-offline",
         )
-    attempts = [read_attempt(folder) for folder in _folders(path)]
+    attempts = [read_attempt(folder) for folder in folders(path)]
     entries, hidden = visible(attempts)
     problems = [problem for attempt in attempts for problem in attempt.problems]
     if not entries:
@@ -192,8 +209,3 @@ def _recorded(path: Path) -> Run:
             "the run has no checkpoint yet", path=path, remedy="train for a few steps first"
         )
     return Run(path, entries, problems, attempts, hidden)
-
-
-def _folders(path: Path) -> Iterable[Path]:
-    folder = path / "attempts"
-    return sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ndt_offline.run.layout import Layout, Vectors
+from ndt_offline.errors import RefusedError
+from ndt_offline.run.layout import Layout, Tensor, Vectors
 
 
 def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
@@ -21,7 +22,15 @@ def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
             flat = typed[tensor.dtype][span.start // kind.itemsize : span.stop // kind.itemsize]
             state[tensor.name] = flat.reshape(tensor.shape)
         else:
-            state[tensor.name] = torch.empty(tensor.shape, dtype=kind)
+            state[tensor.name] = _empty(tensor, kind)
     for alias, name in layout.aliases.items():
         state[alias] = state[name]
     return state
+
+
+def _empty(tensor: Tensor, kind: torch.dtype) -> torch.Tensor:
+    try:
+        return torch.empty(tensor.shape, dtype=kind)
+    except RuntimeError:  # sides whose product is beyond torch, were one of them not 0
+        what = f"tensor {tensor.name!r} has shape {tensor.shape}, which is not plausible"
+        raise RefusedError(what) from None

@@ -10,6 +10,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ndt_offline.store.schema import (
     forget_consolidated,
     open_root,
 )
+from ndt_offline.store.whole_file import DRAFTS
 
 STEPPED = ("records", "signals", "activations", "weights")
 LEFT = ".partial"  # suffix of a chunk whose writer died
@@ -29,9 +31,10 @@ LEFT = ".partial"  # suffix of a chunk whose writer died
 
 def make_store(path: Path, spaces: Sequence[Space], block: int, keys: Mapping[str, int]) -> Any:
     """A fresh, empty store in place of what is there (which is ours: the caller has checked)."""
+    path = path.resolve()  # behind a link, the folder is what counts
     discard(path)
     root = create(path, spaces, block)
-    root.attrs["spaces"] = _text(keys)
+    root.attrs["spaces"] = as_text(keys)
     return root
 
 
@@ -43,7 +46,7 @@ def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> 
     sweep(path)
     forget_consolidated(path)
     root = open_root(path)
-    had, want = root.attrs.get("spaces", {}), _text(keys)
+    had, want = root.attrs.get("spaces", {}), as_text(keys)
     for space in spaces:
         if had.get(space.name) == want[space.name] and space.name in root:
             continue
@@ -89,17 +92,17 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
 
 
 def discard(path: Path) -> None:
-    """Remove a store: by one rename, so that half of it never looks like a store."""
-    for old in path.parent.glob(f"{path.name}.old"):
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove a store: by one rename, so that half of it never looks like a store.
+
+    The name that it goes by meanwhile is one that nobody else has.
+    """
     if path.exists():
-        old = path.rename(path.with_name(f"{path.name}.old"))
-        shutil.rmtree(old)
+        shutil.rmtree(path.rename(path.with_name(f".{path.name}.discarded-{token_hex(8)}")))
 
 
 def sweep(path: Path) -> int:
     """Remove what writers that died left behind; returns how many files."""
-    left = [*path.rglob(f"*{LEFT}"), *path.glob("zarr.json.tmp")]
+    left = [*path.rglob(f"*{LEFT}"), *path.glob(DRAFTS)]
     for file in left:
         with contextlib.suppress(OSError):
             file.unlink()
@@ -123,5 +126,6 @@ def _forget_marks(root: Any, space: str) -> None:
     root["records/measured"][:, MEASURES.index(space)] = 0
 
 
-def _text(keys: Mapping[str, int]) -> dict[str, Any]:
+def as_text(keys: Mapping[str, int]) -> dict[str, Any]:
+    """Keys of spaces as the store keeps them."""
     return {name: f"{key:016x}" for name, key in keys.items()}

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
 
 SPACES = ("activations", "weights")
+PROBE = "probe_"  # before the quantities of the probe among the signals
+OWN_SIGNALS = ("step", "quantity", "probe")  # arrays that are no journal scalar
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,16 @@ def names_of(ids: tuple[SeriesId, ...]) -> dict[str, np.ndarray]:
     return {key: np.array([getattr(i, key) for i in ids], dtype=object) for key in keys}
 
 
+def damaged(store: Path, error: Exception) -> DamagedError:
+    """What to say of a store that cannot be read. Nothing in it is lost for good."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    return DamagedError(
+        f"the store cannot be read ({type(error).__name__}: {said[:200]})",
+        path=store,
+        remedy=f"delete {store} and run again: all of it is computed from the checkpoints",
+    )
+
+
 class Results:
     """Reads a store that `analyze` made. Raises UsageError where there is none."""
 
@@ -43,7 +55,9 @@ class Results:
         self._cache: dict[tuple[str, str], np.ndarray] = {}
         try:
             self.root = open_root(self.path)
-        except (FileNotFoundError, ValueError, KeyError, zarr.errors.GroupNotFoundError):
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            if (self.path / "zarr.json").is_file():
+                raise damaged(self.path, error) from None
             raise UsageError(
                 "holds no analysis", path=self.path, remedy=f"ndt-analyze {self.path.parent}"
             ) from None
@@ -94,12 +108,17 @@ class Results:
         return np.asarray(self.root[f"{space}/{metric}"][:])
 
     def signal(self, name: str) -> np.ndarray:
-        """A journal scalar or, with `probe_` before it, a quantity of the probe: [step]."""
+        """A journal scalar or, with `probe_` before it, a quantity of the probe: [step].
+
+        NaN where the run has no such signal.
+        """
         signals = self.root["signals"]
-        if name.startswith("probe_"):
+        if name.startswith(PROBE):
             quantities = signals["quantity"][:].tolist()
-            return np.asarray(signals["probe"][:, quantities.index(name.removeprefix("probe_"))])
-        if name not in signals:
+            if name.removeprefix(PROBE) in quantities:
+                at = quantities.index(name.removeprefix(PROBE))
+                return np.asarray(signals["probe"][:, at])
+        if name.startswith(PROBE) or name in OWN_SIGNALS or name not in signals:
             return np.full(len(self.steps), np.nan)
         return np.asarray(signals[name][:])
 
@@ -112,8 +131,8 @@ class Results:
     def signal_names(self) -> list[str]:
         """What `signal` knows: journal scalars, and `probe_` quantities."""
         signals = self.root["signals"]
-        own = [name for name in signals if name not in ("step", "quantity", "probe")]
-        return sorted(own) + [f"probe_{name}" for name in signals["quantity"][:].tolist()]
+        own = [name for name in signals if name not in OWN_SIGNALS]
+        return sorted(own) + [f"{PROBE}{name}" for name in signals["quantity"][:].tolist()]
 
     def not_finite(self, space: str) -> np.ndarray:
         """How many steps of each layer had NaN or infinite entries: [layer]."""

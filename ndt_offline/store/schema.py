@@ -23,7 +23,10 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from ndt_offline.store.whole_file import replacing
+
 SCHEMA_VERSION = 1
+MARKER = "ndt_offline"  # attribute of the root that makes a store ours: the schema's version
 MAX_CHUNK = 16 * 2**20
 HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
 WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
@@ -75,7 +78,7 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
 
     Its attribute `setup` is missing until the driver sets it: what has none was never finished.
     """
-    about = {"schema": SCHEMA_VERSION, "block": block}
+    about = {MARKER: SCHEMA_VERSION, "block": block}
     root = zarr.create_group(path, attributes=about)
     records = root.create_group("records")
     _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
@@ -142,9 +145,8 @@ def forget_consolidated(path: Path) -> None:
     file = path / "zarr.json"
     about = json.loads(file.read_bytes())
     if about.pop("consolidated_metadata", None) is not None:
-        temporary = file.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(about, indent=2))
-        temporary.replace(file)
+        with replacing(file) as draft:
+            draft.write_text(json.dumps(about, indent=2))
 
 
 def consolidate(path: Path) -> None:

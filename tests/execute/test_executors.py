@@ -19,6 +19,7 @@ from execute_runs import (
     checkpoint_path,
     cut_to,
     outcomes,
+    plan_of,
     replay,
     rows_replayed,
 )
@@ -155,7 +156,11 @@ def test_poisoned_checkpoints_are_given_up_and_the_rest_is_right(
         assert code == OUTCOME["failed"]
         assert REASONS[kinds[step]] in why and checkpoint_path(run, step).name in why
     assert_same_but(store, whole, lost)
-    assert replay(run, store, executor=executor) == [], "what is known to kill is not tried again"
+    plan = plan_of(run, store)
+    again = {int(plan.steps[row]) for block in plan.blocks for row in block.todo}
+    assert again == {step for step, kind in kinds.items() if kind != "segv"}, (
+        "memory and time may suffice tomorrow; what crashes by itself is not tried again"
+    )
 
 
 def assert_same_but(store: Path, whole: Path, steps: Iterable[int]) -> None:

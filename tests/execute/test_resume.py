@@ -199,7 +199,7 @@ def test_a_store_that_was_never_finished_is_made_again(
     recorded: Path, whole: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "a.zarr"
-    zarr.create_group(store, attributes={"schema": 1, "block": 64})
+    zarr.create_group(store, attributes={"ndt_offline": 1, "block": 64})
     replay(recorded, store)
     assert_same(store, whole)
     (tmp_path / "b.zarr").mkdir()
