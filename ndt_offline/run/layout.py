@@ -104,7 +104,14 @@ class Layout:
             if len(shapes) != len(body["tensors"]):
                 raise ValueError("a tensor is named twice")
             aliases = {str(a): str(n) for a, n in body["aliases"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise RefusedError(f"not a tensor table: {error}") from None
         return cls.of(shapes, aliases)
 
