@@ -54,11 +54,12 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
     from ndt_offline.cli.analyze import parameters_of
     from ndt_offline.execute.outlook import foresee
     from ndt_offline.replay.setup import prepare
+    from ndt_offline.report.table import printable
     from ndt_offline.run.reader import open_run
 
     opened, parameters = open_run(run), parameters_of(options)
     for line in _contents(run, opened):
-        click.echo(line)
+        click.echo(printable(line))
     outlook = None
     if no_trial:
         setup = prepare(opened, parameters)
@@ -67,11 +68,11 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
         outlook = foresee(run, nowhere, parameters)
         setup = outlook.setup
     for line in (*_measured(setup), *_cost(setup, outlook)):
-        click.echo(line)
+        click.echo(printable(line))
     for problem in (*opened.problems, *setup.problems):
-        click.echo(f"problem: {problem.path}: {problem.what}", err=True)
+        click.echo(printable(f"problem: {problem.path}: {problem.what}"), err=True)
         if problem.remedy:
-            click.echo(f"         try: {problem.remedy}", err=True)
+            click.echo(printable(f"         try: {problem.remedy}"), err=True)
     return 0
 
 

@@ -24,6 +24,7 @@ def command(run: str, small: bool) -> int:
     Every new file is decoded again before an original is deleted; interrupted, the same command
     goes on. No analysis result changes. Exit code 3 where something could not be packed (listed).
     """
+    from ndt_offline.report.table import printable
     from ndt_offline.run.maintain import alone
     from ndt_offline.run.packing import pack_attempt
     from ndt_offline.run.reader import open_run
@@ -37,7 +38,7 @@ def command(run: str, small: bool) -> int:
             for done in pack_attempt(attempt.path, small):
                 if done.problem is not None:
                     failed += 1
-                    click.echo(f"{done.problem.path}: {done.problem.what}", err=True)
+                    click.echo(printable(f"{done.problem.path}: {done.problem.what}"), err=True)
                     continue
                 segments, steps = segments + 1, steps + len(done.steps)
                 before, after = before + done.before, after + done.after

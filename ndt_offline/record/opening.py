@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,55 @@ import ndt_offline
 from ndt_offline.errors import UsageError
 from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
+from ndt_offline.run.journal import MAX_STEP
 from ndt_offline.run.probe import Probe, probe_bytes
 
+IGNORED = -100  # a label that no loss counts
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
 
 Warn = Callable[[str, str], None]  # what, remedy
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """An argument that counts, as an int: of Python, numpy or torch; UsageError for any other."""
+    try:
+        number = operator.index(value)
+    except Exception:  # a tensor of two elements has its own opinion
+        kind = type(value).__name__
+        raise UsageError(f"{name} is {kind}, expected a whole number", remedy="int(...)") from None
+    if not least <= number < MAX_STEP:  # not named: Python refuses to print a very long one
+        raise UsageError(f"{name}: expected a whole number from {least} to 2^46 - 1")
+    return number
+
+
+def check_labels(
+    loss: str, graph: Graph | None, probes: tuple[Probe | None, ...], warn: Warn
+) -> None:
+    """Warn of class labels that cannot belong to the model's output: their loss would be NaN."""
+    if loss not in ("cross_entropy", "nll") or graph is None:
+        return
+    shape = tuple(graph.output.shape)
+    for probe in probes:
+        labels = None if probe is None else probe.targets
+        if labels is None or labels.is_floating_point() or labels.is_complex():
+            continue
+        if why := _misfit(shape, labels):
+            warn(
+                f"the probe's labels do not fit the model's output {list(shape)}: {why}",
+                "pass probe=(x, y) with one class index per row, or loss='none'",
+            )
+
+
+def _misfit(shape: tuple[int, ...], labels: torch.Tensor) -> str:
+    given = tuple(labels.shape)
+    if len(shape) != len(given) + 1 or given not in (shape[:-1], shape[:1] + shape[2:]):
+        return f"their shape is {list(given)}"
+    # As the replay reads it: classes last where that fits, else second.
+    classes = shape[-1] if given == shape[:-1] else shape[1]
+    counted = labels[labels != IGNORED]
+    if not counted.numel() or 0 <= int(counted.min()) <= int(counted.max()) < classes:
+        return ""
+    return f"{int(counted.min())} to {int(counted.max())} for {classes} classes"
 
 
 def loss_name(loss: str | Callable[..., Any], warn: Warn) -> str:

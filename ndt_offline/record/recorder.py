@@ -71,10 +71,9 @@ class Recorder:
         on_error: str = "warn",
         thread: bool = False,
     ) -> None:
-        counts = (every, start_step, dense)
-        if not all(isinstance(n, int) for n in counts) or every < 1 or min(counts) < 0:
-            told = f"every={every}, start_step={start_step}, dense={dense}"
-            raise UsageError(f"{told}: expected whole numbers, every >= 1, the others >= 0")
+        every = opening.whole("every", every, least=1)
+        start_step = opening.whole("start_step", start_step)
+        dense = opening.whole("dense", dense)
         if not isinstance(model, nn.Module):
             raise UsageError(f"model is {type(model).__name__}, expected a torch.nn.Module")
         digits_of(precision)
@@ -91,6 +90,7 @@ class Recorder:
         first = None if probe is None else make_probe(probe)
         second = None if val_probe is None else make_probe(val_probe)
         graph = opening.export(self._model, first, output, self._advise)
+        opening.check_labels(loss, graph, (first, second), self._advise)
         try:
             self._lock = open_run_folder(self.path)
             try:
@@ -127,14 +127,10 @@ class Recorder:
         """
         if self._delivery is None or os.getpid() != self._process:
             return
-        if step is not None and step <= self.step:
-            self.policy.warn(
-                "order",
-                f"step {step} after step {self.step} was ignored: steps must increase",
-                "count updates over all epochs, or leave step= out",
-            )
+        done = self._updates(step)
+        if done is None:
             return
-        self.step = self.step + 1 if step is None else step
+        self.step = done
         self._delivery.collect()
         if not self.due(self.step):
             return
@@ -186,6 +182,20 @@ class Recorder:
         assert self._delivery is not None
         self._recorded = self.step
         self._delivery.take(self.step, scalars, given_norm)
+
+    def _updates(self, step: Any) -> int | None:
+        """Updates done so far; None where what the loop says cannot be."""
+        if step is None:
+            return self.step + 1
+        try:
+            done = opening.whole("step", step)
+            if done > self.step:
+                return done
+            why = f"step {done} after step {self.step} was ignored: steps must increase"
+        except UsageError as error:
+            why = f"a call was ignored: {error.what}"
+        self.policy.warn("order", why, "count updates over all epochs, or leave step= out")
+        return None
 
     def _measured_norm(self) -> Any:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ndt_offline.errors import UsageError
 from ndt_offline.graph.models import plain_name
@@ -34,11 +35,10 @@ class Snapshot:
     def refresh(self) -> Layout:
         """The table of the present state; cheap while no tensor was replaced."""
         tensors = _tensors(self.model)
-        seen = (
-            []
-            if tensors is None
-            else [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
-        )
+        try:
+            seen = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors or []]
+        except (RuntimeError, ValueError):  # sparse, or not initialised: the table will say so
+            seen = []
         if tensors is None or seen != self._seen or not seen:
             state = state_of(self.model)
             self.layout = layout_of(state)
@@ -106,7 +106,7 @@ class Snapshot:
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every tensor of the state dict by its plain name; other entries are not weights."""
     return {
-        plain_name(name): value.detach()
+        plain_name(name): value if is_lazy(value) else value.detach()
         for name, value in model.state_dict().items()
         if isinstance(value, torch.Tensor)
     }
@@ -119,6 +119,11 @@ def layout_of(state: dict[str, torch.Tensor]) -> Layout:
     seen: dict[tuple[object, ...], str] = {}
     for name in sorted(state):
         tensor = state[name]
+        if is_lazy(tensor):
+            raise UsageError(
+                f"tensor {name!r} is not initialised",
+                remedy="run the model once on a batch before it is recorded",
+            )
         dtype = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.is_quantized or dtype not in ITEMSIZE:
             raise UsageError(

@@ -70,3 +70,60 @@ def test_a_gradient_norm_that_cannot_be_computed_is_left_out(tmp_path: Path) -> 
         record(loss=1.0)
     record.close()
     assert open_run(tmp_path / "run").steps == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["every", "start_step", "dense"])
+@pytest.mark.parametrize("value", [2.0, "2", None, -1, 2**46, torch.ones(2), math.nan])
+def test_arguments_that_do_not_count_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=name):
+        Recorder(tmp_path / "run", make_model(), **{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_and_torch_count(tmp_path: Path) -> None:
+    model = make_model()
+    counts = {"every": np.int64(3), "dense": torch.tensor(1), "start_step": np.uint8(2)}
+    with Recorder(tmp_path / "run", model, thread=True, **counts) as record:  # type: ignore[arg-type]
+        for step, loss in enumerate(updates(model, 6), start=3):
+            record(loss=loss, step=np.int32(step))
+    assert open_run(tmp_path / "run").steps == [2, 3, 6]
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["7", 7.5, 2**46, -1, [7], 1 << 20_000],
+    ids=["text", "half", "large", "-1", "list", "huge"],
+)
+def test_a_step_that_is_none_is_ignored(tmp_path: Path, step: object) -> None:
+    with Recorder(tmp_path / "run", make_model(), every=1, thread=True) as record:
+        with pytest.warns(RuntimeWarning, match="ignored"):
+            record(loss=1.0, step=step)  # type: ignore[arg-type]
+        record(loss=1.0)
+    assert open_run(tmp_path / "run").steps == [0, 1]
+
+
+def test_a_sparse_buffer_and_a_lazy_layer_are_named(tmp_path: Path) -> None:
+    model = make_model()
+    model.register_buffer("adjacency", torch.eye(3).to_sparse())
+    with pytest.raises(UsageError, match=r"adjacency.*cannot be recorded"):
+        Recorder(tmp_path / "sparse", model)
+    with pytest.raises(UsageError, match="not initialised"):
+        Recorder(tmp_path / "lazy", nn.Sequential(nn.LazyLinear(3)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (torch.tensor([0, 1, 4]), "0 to 4 for 4 classes"),
+        (torch.tensor([-1, 1, 2]), "-1 to 2 for 4 classes"),
+        (torch.tensor([0, 1]), "shape"),
+        (torch.zeros(3, 4, dtype=torch.int64), "shape"),
+        (torch.tensor([0, 3, -100]), None),
+        (torch.eye(4)[:3], None),
+    ],
+)
+def test_labels_that_cannot_fit_are_told_of_at_the_start(tmp_path: Path, labels, told) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Recorder(tmp_path / "run", make_model(), probe=(torch.ones(3, 16), labels)).close()
+    said = [str(w.message) for w in caught if "labels do not fit" in str(w.message)]
+    assert len(said) == (told is not None) and all(told in text for text in said)
