@@ -148,8 +148,8 @@ def _there(results: Results, rows: int, length: int) -> np.ndarray:
                 part = finite[start : start + length, first : first + wide]
                 if part.any() and not chunk.exists():
                     there[start : start + length] &= ~part.any(axis=1)
-    for chunk in known_chunks(results) - probe_chunks(results):
-        there[chunk * length : (chunk + 1) * length] = False
+    for lost in known_chunks(results) - probe_chunks(results):
+        there[lost * length : (lost + 1) * length] = False
     return there | ~marked
 
 

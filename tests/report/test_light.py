@@ -41,4 +41,4 @@ def test_report_and_alerts_follow_the_options(run_path: Path) -> None:
     assert result.exit_code == 4 and len(result.alerts) == 1
     assert result.report == run_path / "report.html" and result.report.is_file()
     other = analyze(run_path, out=run_path / "again.zarr", **quick)
-    assert other.report == run_path / "again.html" and other.exit_code == 0
+    assert other.report == run_path / "again.zarr.html" and other.exit_code == 0
