@@ -108,8 +108,8 @@ def read_bytes(entry: Entry) -> bytes:
         raise DamagedError("larger than the memory", path=entry.path) from None
     if entry.size is not None and len(data) != entry.size:
         raise DamagedError(f"{len(data)} bytes, recorded were {entry.size}", path=entry.path)
-    if entry.file_crc is not None and (found := hex8(crc32c(data))) != entry.file_crc:
-        what = f"file has checksum {found}, recorded was {entry.file_crc}"
+    if entry.file_crc is not None and (checksum := hex8(crc32c(data))) != entry.file_crc:
+        what = f"file has checksum {checksum}, recorded was {entry.file_crc}"
         raise DamagedError(what, path=entry.path)
     return data
 

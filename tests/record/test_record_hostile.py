@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recorded_training import digest, make_model, updates
 from torch import nn
 
 from ndt_offline import Recorder, open_run
+from ndt_offline.errors import UsageError
 from ndt_offline.record.handover import Handover
 
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
