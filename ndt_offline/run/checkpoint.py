@@ -93,11 +93,11 @@ def read_bytes(entry: Entry) -> bytes:
     if entry.path is None:
         raise DamagedError("the weights of this step were dropped")
     try:
-        with opened(entry.path) as (file, found):
+        with opened(entry.path) as (file, there):
             start = entry.offset or 0
-            length = found if entry.size is None else entry.size
-            if start + length > found or (entry.offset is None and length != found):
-                raise DamagedError(f"{found} bytes, recorded were {length}", path=entry.path)
+            length = there if entry.size is None else entry.size
+            if start + length > there or (entry.offset is None and length != there):
+                raise DamagedError(f"{there} bytes, recorded were {length}", path=entry.path)
             file.seek(start)
             data = file.read(length)
     except FileNotFoundError:
