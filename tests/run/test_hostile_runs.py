@@ -10,6 +10,7 @@ import pytest
 from test_packing import LAYOUT, contents, record, run_cli
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
+from ndt_offline.record.attempts import history
 from ndt_offline.run import checkpoint, codec, container, journal, packing
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Layout
@@ -90,6 +91,7 @@ def test_stray_folders_are_not_attempts(tmp_path: Path, stray: str) -> None:
     assert contents(run) == before and len(open_run(run).attempts) == 1
     with alone(run):
         pass
+    assert history(run, 2) == []
     record(run, range(2, 4))
     assert [attempt.number for attempt in open_run(run).attempts] == [1, 2]
 
@@ -170,7 +172,7 @@ def tampered(attempt: Path, step: int, **metadata: str) -> None:
 def test_references_are_two_different_steps(tmp_path: Path, references: str) -> None:
     attempt = record(tmp_path / "run", range(4))
     tampered(attempt, 3, references=references)
-    with pytest.raises(DamagedError, match="reference"):
+    with pytest.raises(DamagedError, match="reference checkpoints"):
         open_run(tmp_path / "run").checkpoint(3)
 
 
