@@ -36,7 +36,7 @@ def run(command: Callable[..., object]) -> None:
         )
         sys.exit(130)
     except NdtError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
         click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
@@ -47,6 +47,14 @@ def run(command: Callable[..., object]) -> None:
         damage = damage_of(error)
         if damage is None:
             raise
-        click.echo(f"error: {damage}", err=True)
+        _tell(damage)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: NdtError) -> None:
+    """The sentence, without what names from a file could do to a terminal."""
+    from ndt_offline.report.table import printable
+
+    for line in f"error: {error}".split("\n"):
+        click.echo(printable(line), err=True)
