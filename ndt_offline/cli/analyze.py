@@ -11,11 +11,11 @@ import click
 
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
+from ndt_offline.cli.what import parameters_of, what_options
 from ndt_offline.cli.where import Where, where_options
 
 if TYPE_CHECKING:
     from ndt_offline.pipeline import Result
-    from ndt_offline.replay.setup import Parameters
 
 EXAMPLES = """
 Examples:
@@ -37,28 +37,7 @@ Examples:
 @click.command("ndt-analyze", context_settings=SETTINGS, epilog=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
-@click.option(
-    "--layers",
-    multiple=True,
-    metavar="GLOB",
-    help="Layers to measure; repeatable. They replace those in the store: --out keeps both.",
-)
-@click.option(
-    "--as",
-    "shapes",
-    multiple=True,
-    metavar="GLOB=RULE",
-    help="Read a layer as tokens, flatten or channels.",
-)
-@click.option("--center", is_flag=True, help="Subtract the column mean of every matrix.")
-@click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32.")
-@click.option("--max-side", default=2048, show_default=True, help="Skip matrices larger than this.")
-@click.option("--probe", type=click.Path(), help="A safetensors file with x and y.")
-@click.option(
-    "--model",
-    metavar="MODULE:FACTORY",
-    help="Code that makes the model, where no graph was recorded.",
-)
+@what_options
 @click.option("--metrics", multiple=True, metavar="NAME", help="Metrics to derive (default: all).")
 @click.option(
     "--detector",
@@ -137,21 +116,6 @@ def check_shown(metric: str | None, derived: tuple[str, ...]) -> None:
     if metric is not None and metric not in known:
         remedy = "one of " + ", ".join(known)
         raise UsageError(f"--show {metric!r}: it is not derived", remedy=remedy)
-
-
-def parameters_of(options: dict[str, Any]) -> Parameters:
-    """The parameters of the replay, taken out of the options of the command line."""
-    from ndt_offline.errors import UsageError
-    from ndt_offline.replay.setup import Parameters
-
-    pairs = [tuple(text.rpartition("=")[::2]) for text in options.pop("shapes")]
-    if any(not glob for glob, _ in pairs):
-        raise UsageError("--as expects GLOB=RULE", remedy="--as 'encoder.*=tokens'")
-    return Parameters(
-        layers=options.pop("layers") or None,
-        shapes=tuple(pairs),
-        **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
-    )
 
 
 def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> Result:

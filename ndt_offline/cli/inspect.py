@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ndt_offline.cli.what import parameters_of, what_options
+
 if TYPE_CHECKING:
     from ndt_offline.execute.outlook import Outlook
     from ndt_offline.replay.setup import Setup
@@ -28,30 +30,13 @@ Examples:
 
 @click.command("inspect", epilog=EXAMPLE)
 @click.argument("run", type=click.Path())
-@click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; repeatable.")
-@click.option(
-    "--as",
-    "shapes",
-    multiple=True,
-    metavar="GLOB=RULE",
-    help="Read a layer as tokens, flatten or channels.",
-)
-@click.option("--center", is_flag=True, help="Subtract the column mean of every matrix.")
-@click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32.")
-@click.option("--max-side", default=2048, show_default=True, help="Skip matrices larger than this.")
-@click.option("--probe", type=click.Path(), help="A safetensors file with x and y.")
-@click.option(
-    "--model",
-    metavar="MODULE:FACTORY",
-    help="Code that makes the model, where no graph was recorded.",
-)
+@what_options
 @click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")
 def command(run: str, no_trial: bool, **options: Any) -> int:
     """Describe RUN: checkpoints, the layers that would be measured or not and why, and the cost.
 
     Nothing is written. The options are those of ndt-analyze.
     """
-    from ndt_offline.cli.analyze import parameters_of
     from ndt_offline.execute.outlook import foresee
     from ndt_offline.replay.setup import prepare
     from ndt_offline.report.table import printable

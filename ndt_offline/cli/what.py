@@ -1,0 +1,60 @@
+"""What is replayed, as options of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ndt_offline.replay.setup import Parameters
+
+OPTIONS = (
+    click.option(
+        "--layers",
+        multiple=True,
+        metavar="GLOB",
+        help="Layers to measure; repeatable. They replace those in a store: --out keeps both.",
+    ),
+    click.option(
+        "--as",
+        "shapes",
+        multiple=True,
+        metavar="GLOB=RULE",
+        help="Read a layer as tokens, flatten or channels.",
+    ),
+    click.option("--center", is_flag=True, help="Subtract the column mean of every matrix."),
+    click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32."),
+    click.option(
+        "--max-side", default=2048, show_default=True, help="Skip matrices larger than this."
+    ),
+    click.option("--probe", type=click.Path(), help="A safetensors file with x and y."),
+    click.option(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="Code that makes the model, where no graph was recorded.",
+    ),
+)
+
+
+def what_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command; `parameters_of` takes them out of its keywords again."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def parameters_of(options: dict[str, Any]) -> Parameters:
+    """The parameters of the replay, taken out of the options of the command line."""
+    from ndt_offline.errors import UsageError
+    from ndt_offline.replay.setup import Parameters
+
+    pairs = [tuple(text.rpartition("=")[::2]) for text in options.pop("shapes")]
+    if any(not glob for glob, _ in pairs):
+        raise UsageError("--as expects GLOB=RULE", remedy="--as 'encoder.*=tokens'")
+    return Parameters(
+        layers=options.pop("layers") or None,
+        shapes=tuple(pairs),
+        **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
+    )
