@@ -122,7 +122,7 @@ def analyze(
             store=store,
             table=table,
             problems=[*run.problems, *odd, *_problems(run, results)],
-            notes=_notes(run, results),
+            notes=list(_notes(run, results)),
             replayed=plan.todo,
             report=page,
             alerts=check_rules(rules, results, table),
@@ -199,11 +199,7 @@ def _problems(run: Run, results: Results) -> list[Problem]:
     return found
 
 
-def _notes(run: Run, results: Results) -> list[str]:
-    return list(_each_note(run, results))
-
-
-def _each_note(run: Run, results: Results) -> Iterator[str]:
+def _notes(run: Run, results: Results) -> Iterator[str]:
     setup = results.attrs["setup"]
     yield from setup["notes"]
     if run.hidden:

@@ -19,17 +19,8 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from article_claims import (
-    Line,
-    all_claims,
-    estimate,
-    judged,
-    jumps,
-    noise_jumps,
-    rho,
-    robust,
-    smoothed,
-)
+from article_claims import Line, all_claims, jumps, noise_jumps, robust
+from article_statistics import estimate, judged, rho, smoothed
 from record_mnist import load_digits, make_model, train
 from torch.nn import functional as F
 

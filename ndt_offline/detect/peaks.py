@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ndt_offline.detect.detectors import Detector, as_series, find_detector
 from ndt_offline.detect.gls import TAILS, accepted, candidates, check_threshold
-from ndt_offline.detect.pieces import OK
+from ndt_offline.detect.pieces import split
 from ndt_offline.detect.surrogates import draw
 from ndt_offline.detect.transition import Array, Steps, Transition, from_columns, to_columns
 from ndt_offline.errors import UsageError
@@ -58,8 +58,13 @@ def find_peaks(
     known = chosen.params(**params)
     if chosen.name == "steps":
         check_threshold(known["threshold"])
-    columns, status, fits = candidates(x, at, describe=chosen.name == "steps")
-    noise = draw(x, fits, draws, seed)
+    if chosen.name == "steps" or draws:
+        columns, status, fits = candidates(x, at, describe=chosen.name == "steps")
+        points = sum(len(f.points) for f in fits)
+        noise = draw(x, fits, draws, seed)
+    else:  # nothing asks for a noise model
+        status, pieces = split(x, at)
+        points, noise = sum(map(len, pieces)), np.zeros((0, len(x)))
     if chosen.name != "steps":
         columns = run_at_floor(chosen, x, at, known)
     rows = [_compact(chosen, row, at, known) for row in noise]
@@ -72,7 +77,7 @@ def find_peaks(
         matched={"series": np.zeros(len(which), np.int64), "draw": which, **drawn},
         series={
             "status": np.array([status], np.uint8),
-            "points": np.array([sum(len(f.points) for f in fits)]),
+            "points": np.array([points]),
             "draws": np.array([len(rows)]),
         },
     )
@@ -153,8 +158,3 @@ def transitions(peaks: Peaks, threshold: float | None = None, series: int = 0) -
     table = select(peaks, threshold)
     mine = table["series"] == series
     return from_columns({name: column[mine] for name, column in table.items()})
-
-
-def testable(peaks: Peaks) -> NDArray[np.bool_]:
-    """Which series had enough points for full power."""
-    return peaks.series["status"] == OK

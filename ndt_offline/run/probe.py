@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
-from ndt_offline.run import checkpoint, container, durable
+from ndt_offline.run import checkpoint, container
 from ndt_offline.run.regular import read_regular
 from ndt_offline.run.tensors import to_torch
 
@@ -59,10 +59,6 @@ def make_probe(given: Any) -> Probe:
     else:
         inputs = _plain(x) if isinstance(x, torch.Tensor) else tuple(_plain(t) for t in x)
     return Probe(inputs, None if y is None else _plain(y))
-
-
-def save_probe(path: Path, probe: Probe, second: Probe | None = None) -> None:
-    durable.write(path, [probe_bytes(probe, second)])
 
 
 def probe_bytes(probe: Probe, second: Probe | None = None) -> bytes:

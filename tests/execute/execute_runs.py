@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
-from torch import nn
-from torch.nn import functional as F
 
-from ndt_offline import Recorder, open_run
+from ndt_offline import open_run
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
@@ -24,25 +21,14 @@ from ndt_offline.replay.job import Limits
 from ndt_offline.replay.mark import BlockReport
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
 from ndt_offline.store.growth import stepped
+from tests.conftest import record_small
 
 SLOW = os.environ.get("NDT_SLOW") == "1"
 
 
 def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> Path:
     """A small network trained on a fixed task, recorded every 5 updates."""
-    torch.manual_seed(seed)
-    x, y = torch.randn(64, 12), torch.randint(0, 4, (64,))
-    torch.manual_seed(seed + 1000 * start_step + 1)
-    model = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Recorder(path, model, probe=(x[:32], y[:32]), start_step=start_step) as record:
-        for _ in range(start_step, updates):
-            rows = torch.randint(0, 64, (16,))
-            loss = F.cross_entropy(model(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            record(loss=loss)
+    record_small(path, updates, start_step, seed)
     return path
 
 

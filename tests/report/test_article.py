@@ -19,13 +19,19 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("article_claims")
 
 
-def test_interval_is_students(claims: ModuleType) -> None:
+@pytest.fixture
+def statistics(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [str(PIPELINES), *sys.path])
+    return importlib.import_module("article_statistics")
+
+
+def test_interval_is_students(statistics: ModuleType) -> None:
     stats = pytest.importorskip("scipy.stats")
     values = [0.1, 0.4, 0.2, 0.35]
-    low, mean, high = claims.interval(values)
+    low, mean, high = statistics.interval(values)
     exact = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     np.testing.assert_allclose((low, mean, high), (exact[0], np.mean(values), exact[1]), rtol=1e-9)
-    assert np.isnan(claims.interval([0.3])[0]) and claims.interval([0.3])[1] == 0.3
+    assert np.isnan(statistics.interval([0.3])[0]) and statistics.interval([0.3])[1] == 0.3
 
 
 @pytest.mark.parametrize(
@@ -39,9 +45,9 @@ def test_interval_is_students(claims: ModuleType) -> None:
     ],
 )
 def test_verdicts_follow_the_interval(
-    claims: ModuleType, values: list[float], verdict: str
+    statistics: ModuleType, values: list[float], verdict: str
 ) -> None:
-    assert claims.judged(values, 0.8, 1.0) == verdict
+    assert statistics.judged(values, 0.8, 1.0) == verdict
 
 
 def test_three_phases_are_seen_where_they_are(claims: ModuleType) -> None:
@@ -52,9 +58,11 @@ def test_three_phases_are_seen_where_they_are(claims: ModuleType) -> None:
     assert not claims._three(steps, np.interp(steps, [0, 300, 8000], [10.0, 5.0, 12.0]))
 
 
-def test_rho_is_spearmans_and_noise_fires_as_often_as_known(claims: ModuleType) -> None:
+def test_rho_is_spearmans_and_noise_fires_as_often_as_known(
+    claims: ModuleType, statistics: ModuleType
+) -> None:
     x = np.array([1.0, 5.0, 2.0, np.nan, 9.0])
-    assert claims.rho(x, np.array([2.0, 6.0, 3.0, 1.0, 10.0])) == pytest.approx(1.0)
-    assert claims.lowest([x, -x], np.arange(5.0)) == pytest.approx(-0.8)
+    assert statistics.rho(x, np.array([2.0, 6.0, 3.0, 1.0, 10.0])) == pytest.approx(1.0)
+    assert statistics.lowest([x, -x], np.arange(5.0)) == pytest.approx(-0.8)
     # About 5 per 1000 points of white noise at z = 3, as the tool's rule is known to give.
     assert 6.0 <= claims.noise_jumps(1, 1601, draws=40) <= 10.0
