@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.probe import Probe, load_probe
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.store.results import SPACES
 from ndt_offline.store.schema import QUANTITIES, STATUS, Space
 
 State = Mapping[str, torch.Tensor]
+Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix as it is
 
 
 @dataclass
@@ -44,12 +46,18 @@ class Row:
 
 
 class Replayer:
-    """Graph and probe, loaded once per process, and what to measure in every checkpoint."""
+    """Graph and probe, loaded once per process, and what to measure in every checkpoint.
 
-    def __init__(self, run: Run, setup: Setup) -> None:
+    reduced: the spaces whose matrices are reduced to their spectra; others are only watched.
+    """
+
+    def __init__(
+        self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)
+    ) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
-        self.setup = setup
+        self.setup, self._reduced = setup, reduced
+        self._watch: Watch | None = None
         self._work = Workspace()
         self.graph = None
         self._probes: list[Probe] = []
@@ -62,12 +70,12 @@ class Replayer:
         for index, layer in enumerate(setup.activations):
             self._by_node.setdefault(layer.node, []).append(index)
 
-    def measure(self, decoded: Decoded) -> Row:
+    def measure(self, decoded: Decoded, watch: Watch | None = None) -> Row:
         """Spectra of weights and activations, probe loss and accuracy, of one checkpoint.
 
-        A forward pass that fails is told in `.problem`; the weights are measured all the same.
+        watch: also told every activation matrix, uncentred. A forward pass that fails is told in `.problem`; the weights are measured all the same.
         """
-        row = Row.empty(self.setup.spaces)
+        row, self._watch = Row.empty(self.setup.spaces), watch
         state = to_torch(decoded.layout, decoded.vectors)
         if self.setup.parameters.upcast:
             state = {name: _upcast(tensor) for name, tensor in state.items()}
@@ -110,6 +118,10 @@ class Replayer:
         expected = (space.layers[index].rows, space.layers[index].columns)
         if matrix is None or tuple(matrix.shape) != expected:
             row.status[space.name][index] = STATUS["absent"]
+            return
+        if self._watch and space.name == "activations":
+            self._watch(index, _numpy(matrix, False))
+        if space.name not in self._reduced:
             return
         values = singular_values(_numpy(matrix, self.setup.parameters.center), self._work)
         finite = bool(np.isfinite(values).all())
