@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,11 @@ from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.execute.standing import computed, known_measures, remember_refused
+from ndt_offline.execute.telling import left_out, measure_notes
+from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
@@ -69,6 +73,7 @@ def analyze(
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
+    measures: Sequence[str] | None = None,
     command: str = "",
     **question: Any,
 ) -> Result:
@@ -79,6 +84,8 @@ def analyze(
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    measures: what is computed beside the spectra, names of `MEASURES` or package.module:function;
+        None is what the store has already.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
@@ -103,14 +110,19 @@ def analyze(
     with reading(store):
         with locked(store):
             key = setup_key(run, parameters)
-            plan = make_plan(run, store, key)
+            chosen = choose_measures(known_measures(store) if measures is None else measures)
+            plan = make_plan(run, store, key, measures=chosen)
             if not plan.idle:
                 setup = prepare(run, parameters)
-                plan = make_plan(run, store, key, space_keys(setup))
+                refused = refusals(chosen, setup, run)
+                fit = {spec: m for spec, m in chosen.items() if spec not in refused}
+                plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told)
+                    remember_refused(store, chosen, refused)
             results = Results(store)
+            asked = replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
@@ -121,8 +133,8 @@ def analyze(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *_problems(run, results)],
-            notes=list(_notes(run, results)),
+            problems=[*run.problems, *odd, *_problems(run, results), *left_out(results, chosen)],
+            notes=[*_notes(run, results), *measure_notes(results, chosen)],
             replayed=plan.todo,
             report=page,
             alerts=check_rules(rules, results, table),
@@ -140,7 +152,7 @@ def _replay(
     store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    job = make_job(setup, store)
+    job = make_job(setup, store, measures=plan.measures)
     ready_store(job, plan)
     if not plan.blocks:
         return

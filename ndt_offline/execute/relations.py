@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def put_couplings(
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, question.smooth,
+        source_key("relate"), results.content_key(question.measures), question.metrics, question.smooth,
         list(targets), digest, tuple(Coupling.__dataclass_fields__),
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ def put_phases(
 
     metrics = phased_metrics(question, ids)
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, metrics,
+        source_key("relate"), results.content_key(question.measures), question.metrics, metrics,
         question.phase_draws, question.seed,
     )  # fmt: skip
 
@@ -77,10 +78,12 @@ def put_phases(
 
 def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
     """The metrics asked for, or the first ones until `PHASED` series are reached."""
+    counts = Counter(name.metric for name in ids)
+    names = [*question.metrics, *(name for name in counts if name not in question.metrics)]
     if question.phases is not None:
-        return tuple(name for name in question.metrics if name in question.phases)
-    per_metric = max(1, len(ids) // max(1, len(question.metrics)))
-    return question.metrics[: max(1, PHASED // per_metric)]
+        return tuple(name for name in names if name in question.phases)
+    room = np.cumsum([counts[name] for name in names]) <= PHASED
+    return tuple(names[: max(1, int(room.sum()))])
 
 
 def _phase_columns(fits: list[Any], where: list[int]) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ndt_offline.errors import NdtError
-from ndt_offline.measure.plugin import WHOLE, Measure, View, missing
-from ndt_offline.replay.setup import Setup
+from ndt_offline.measure.plugin import Measure, View, missing
+from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
@@ -164,14 +164,6 @@ def _matrix(tensor: torch.Tensor | None) -> np.ndarray | None:
     known = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     matrix: np.ndarray = known.reshape(len(tensor), -1).numpy()
     return matrix
-
-
-def layers_of(measure: Measure, setup: Setup) -> tuple[str, ...]:
-    """The layers that a measure has a row for."""
-    if measure.space == "model":
-        return (WHOLE,)
-    space = setup.spaces[0 if measure.space == "activations" else 1]
-    return tuple(layer.name for layer in space.layers)
 
 
 def make_witness(

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ndt_offline.store.measures import MEASURES as MEASURED
-from ndt_offline.store.measures import drop_measures, measure_groups
+from ndt_offline.store.measures import GROUP, drop_measures, measure_groups
 from ndt_offline.store.schema import (
     MEASURES,
     Space,
@@ -95,7 +94,7 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
     for name, group in measure_groups(root):
         for key in ("mark", "problem", "values", "step"):
             if key in group:  # one that was never finished has no key, and is made anew
-                yield f"{MEASURED}/{name}/{key}", group[key]
+                yield f"{GROUP}/{name}/{key}", group[key]
 
 
 def discard(path: Path) -> None:

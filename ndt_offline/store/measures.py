@@ -15,7 +15,7 @@ import numpy as np
 
 from ndt_offline.store import schema
 
-MEASURES = "measures"
+GROUP = "measures"
 
 
 def create_measure(
@@ -25,7 +25,7 @@ def create_measure(
 
     quantities: {name: unit}. It gets the rows that the store has; `about` are its attributes.
     """
-    outer = root.require_group(MEASURES)
+    outer = root.require_group(GROUP)
     if name in outer:
         del outer[name]
     group, block = outer.create_group(name), int(root.attrs["block"])
@@ -62,20 +62,20 @@ def create_measure(
 
 def measure_groups(root: Any) -> Iterator[tuple[str, Any]]:
     """(name, group) of every measure that a store holds."""
-    if MEASURES in root:
-        yield from sorted(root[MEASURES].groups(), key=lambda pair: pair[0])
+    if GROUP in root:
+        yield from sorted(root[GROUP].groups(), key=lambda pair: pair[0])
 
 
 def key_of_measure(root: Any, name: str) -> str | None:
     """The identity of what is stored under that name; None where nothing is."""
-    if MEASURES not in root or name not in root[MEASURES]:
+    if GROUP not in root or name not in root[GROUP]:
         return None
-    return root[MEASURES][name].attrs.get("key")  # type: ignore[no-any-return]
+    return root[GROUP][name].attrs.get("key")  # type: ignore[no-any-return]
 
 
 def drop_measures(root: Any, space: str, key: str) -> None:
     """Remove the measures that were computed of a space as it no longer is."""
     stale = [n for n, g in measure_groups(root) if g.attrs.get("depends", {}).get(space) != key]
     for name in stale:
-        if space in root[MEASURES][name].attrs.get("depends", {}):
-            del root[MEASURES][name]
+        if space in root[GROUP][name].attrs.get("depends", {}):
+            del root[GROUP][name]
