@@ -29,23 +29,23 @@ def activation_entropy(x: Array, bins: int = BINS) -> npt.NDArray[np.float64]:
     """Entropy in bits of each unit's histogram over the probe, [p]: -sum of f_b log2 f_b.
 
     f_b is the share of samples in bin b of `bins` equal bins between the unit's own smallest and
-    largest value: bin floor(bins (x - min) / (max - min)), the largest value in the last. In
-    [0, log2 bins]; 0 for a unit that gives one value only. It does not change with a unit's offset
-    or positive scale. Not a differential entropy, and not comparable between numbers of samples:
-    with n samples it is at most log2 n.
+    largest value: bin floor((x - min) w) with w = bins / (max - min) in float64, the largest value
+    in the last. In [0, log2 bins]; 0 for a unit that gives one value only. It does not change with
+    a unit's offset or positive scale. Not a differential entropy, nor comparable between numbers
+    of samples: with n it is at most log2 n.
     """
     x = _matrix(x)
     if not 2 <= bins <= 1 << 16:
         raise UsageError(f"bins={bins}: expected 2 to 65536")
     n, p = x.shape
-    found = np.empty(p)
+    low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
     step = max(1, _ELEMENTS // n)
-    table = _information(n)
+    counts = np.empty((p, bins), np.intp)
     for begin in range(0, p, step):
-        counts = _histograms(x[:, begin : begin + step], bins)
-        found[begin : begin + step] = table[counts].sum(1)
-    low, high = x.min(0), x.max(0)
-    found[~(np.isfinite(low) & np.isfinite(high))] = np.nan
+        part = slice(begin, begin + step)
+        counts[part] = _histograms(x[:, part], low[part], high[part], bins)
+    found = _information(n)[counts].sum(1)
+    found[~np.isfinite(low + high)] = np.nan
     return found
 
 
@@ -96,22 +96,21 @@ def sparsity(x: Array, kind: str = "pre", tolerance: float = 0.0) -> float:
     return 1.0 - float(np.count_nonzero(on)) / x.size
 
 
-def _histograms(x: Array, bins: int) -> npt.NDArray[np.intp]:
+def _histograms(x: Array, low: Array, high: Array, bins: int) -> npt.NDArray[np.intp]:
     """Counts [p, bins] of each column; a column that is constant or not finite in bin 0."""
-    wide = x.astype(np.float64)
-    low = wide.min(0)
-    span = wide.max(0) - low
-    usable = np.isfinite(span) & (span > 0)
-    scale = np.divide(bins, span, out=np.zeros_like(span), where=usable)
-    with np.errstate(invalid="ignore"):
-        wide -= low
-        wide *= scale
+    with np.errstate(invalid="ignore", over="ignore"):
+        span = high - low
+        usable = np.isfinite(span) & (span > 0)
+        wide = np.subtract(x, low)
+        wide *= np.divide(bins, span, out=np.zeros_like(span), where=usable)
     if not usable.all():
         wide[:, ~usable] = 0.0
-    place = wide.astype(np.int32)
-    np.minimum(place, bins - 1, out=place)
-    place += np.arange(0, bins * x.shape[1], bins, dtype=np.int32)
-    return np.bincount(place.ravel(), minlength=bins * x.shape[1]).reshape(-1, bins)
+    # The largest value falls in a bin of its own, which is then joined to the last.
+    place = wide.astype(np.intp)
+    place += np.arange(0, (bins + 1) * len(low), bins + 1)
+    count = np.bincount(place.ravel(), minlength=(bins + 1) * len(low)).reshape(-1, bins + 1)
+    count[:, -2] += count[:, -1]
+    return count[:, :-1]
 
 
 def _information(n: int) -> npt.NDArray[np.float64]:
