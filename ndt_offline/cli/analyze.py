@@ -138,7 +138,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
-            measures=options.pop("asked"),
+            measures=options["asked"],
             **question_of(options),
         )
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ndt_offline.errors import UsageError
+from ndt_offline.measure.activations import (
+    DIMENSION,
+    SEPARABILITY,
+    SIMILARITY,
+    SIMILARITY_LAST,
+    UNITS,
+)
 from ndt_offline.measure.metrics import METRICS
 from ndt_offline.measure.own import load_measure
 from ndt_offline.measure.plugin import Measure
@@ -12,7 +19,8 @@ from ndt_offline.measure.weights import MOTION
 
 SPECTRA = "spectra"  # always there: every other measure stands beside them
 ALL = "all"
-MEASURES: dict[str, Measure] = {measure.name: measure for measure in (MOTION,)}
+_OURS = (MOTION, UNITS, SIMILARITY, SIMILARITY_LAST, SEPARABILITY, DIMENSION)
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in _OURS}
 
 
 def choose_measures(names: Sequence[str]) -> dict[str, Measure]:

@@ -50,6 +50,8 @@ class Quantity:
 class View:
     """One layer of one checkpoint, with what the measure asked for; None where there is none.
 
+    kind        operation that makes the layer, such as addmm or relu; `parameter` for a weight
+    updates     updates of the training since the recorded step before
     now         its matrix: activations [rows, features], or a weight [out, rest]
     before, before2, first, last    the same at other recorded steps
     labels      class of each row [rows], negative where it does not count
@@ -60,6 +62,8 @@ class View:
     """
 
     layer: str
+    kind: str = ""
+    updates: int = 0
     now: Any = None
     before: Any = None
     before2: Any = None

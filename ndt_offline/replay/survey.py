@@ -55,8 +55,12 @@ class Survey:
         """The measures that need no layer's activations; problem: of the forward pass."""
         if not self._sight:
             return
+        before = self._block.entry(row - 1)
+        updates = self._entry(row).step - before.step if before else 0
         try:
-            self._witness.weigh(self._sight, decoded, lambda need: self._fetch(need, row))
+            self._witness.weigh(
+                self._sight, decoded, lambda need: self._fetch(need, row), updates
+            )
         except (NdtError, *FAULTS) as error:
             problem = problem or f"step {self._entry(row).step}: {type(error).__name__}: {error}"
         self._witness.keep(row, self._sight)

@@ -91,13 +91,13 @@ class Witness:
                     sight.kept[name, index] = now if measure.prepare else now.copy()
                 given = {place: kept.get((name, index)) for place, kept in past.items()}
                 labels = self._labels(len(matrix)) if "labels" in measure.needs else None
-                view = View(layers[index].name, now, labels=labels, **given)
+                view = View(layers[index].name, layers[index].kind, now=now, labels=labels, **given)
                 self._put(sight, name, index, view)
 
         return watch
 
-    def weigh(self, sight: Sight, decoded: Decoded, fetch: Fetch) -> None:
-        """The measures of weights, and those of the model as a whole."""
+    def weigh(self, sight: Sight, decoded: Decoded, fetch: Fetch, updates: int = 0) -> None:
+        """The measures of weights, and those of the model as a whole; updates: since `previous`."""
         names = sight.of(self._measures, "weights", "model")
         needs = {need for name in names for need in self._measures[name].needs}
         found = {need: fetch(need) for need in needs & PLACES.keys()}
@@ -110,7 +110,7 @@ class Witness:
                 given = {place: _matrix(state.get(layer)) for place, state in states.items()}
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
-                    self._put(sight, name, index, View(layer, **given))
+                    self._put(sight, name, index, View(layer, updates=updates, **given))
 
     def keep(self, row: int, sight: Sight) -> None:
         """Remember what the next rows will ask of this one."""
