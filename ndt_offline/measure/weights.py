@@ -11,10 +11,9 @@ from ndt_offline.measure.plugin import Measure, Quantity, View
 
 def motion_of(view: View) -> Mapping[str, float]:
     """The movement of one weight; see `MOTION`."""
-    found = {} if view.first is None else {"distance": update_norm(view.now, view.first)}
     if view.before is not None:
-        found = asdict(motion(view.now, view.before, view.before2, view.first))
-    return found
+        return asdict(motion(view.now, view.before, view.before2, view.first))
+    return {} if view.first is None else {"distance": update_norm(view.now, view.first)}
 
 
 def rate_of(view: View) -> Mapping[str, float]:

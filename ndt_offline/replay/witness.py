@@ -6,6 +6,7 @@ those of one recorded step before, of the first and of the last.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +62,7 @@ class Witness:
         self._setup, self._measures = setup, dict(measures)
         self._forward, self._labels, self._numbers = forward, labels, numbers
         self._past: dict[int, Kept] = {}
+        self._states: deque[tuple[Decoded, Mapping[str, torch.Tensor]]] = deque(maxlen=REMEMBERED)
 
     def watches(self, names: Collection[str]) -> bool:
         """Whether these measures look at activations."""
@@ -101,8 +103,8 @@ class Witness:
         names = sight.of(self._measures, "weights", "model")
         needs = {need for name in names for need in self._measures[name].needs}
         found = {need: fetch(need) for need in needs & PLACES.keys()}
-        states = {PLACES[need]: _state(row[1]) for need, row in found.items() if row}
-        states["now"] = _state(decoded)
+        states = {PLACES[need]: self._state(row[1]) for need, row in found.items() if row}
+        states["now"] = self._state(decoded)
         tables = {kind: self._numbers[kind](decoded) for kind in needs & self._numbers.keys()}
         for name in names:
             layers = layers_of(self._measures[name], self._setup)
@@ -140,6 +142,15 @@ class Witness:
             self.keep(row, other)
         return self._past[row]
 
+    def _state(self, decoded: Decoded) -> Mapping[str, torch.Tensor]:
+        """Tensors of a checkpoint; they are views, and those of the last few are kept."""
+        for known, state in self._states:
+            if known is decoded:
+                return state
+        state = to_torch(decoded.layout, decoded.vectors)
+        self._states.append((decoded, state))
+        return state
+
     def _put(self, sight: Sight, name: str, index: int, view: View) -> None:
         measure = self._measures[name]
         try:
@@ -151,10 +162,6 @@ class Witness:
             sight.problems.setdefault(name, said)
             return
         sight.values[name][index] = np.where(np.isfinite(row), row, np.nan)
-
-
-def _state(decoded: Decoded) -> Mapping[str, torch.Tensor]:
-    return to_torch(decoded.layout, decoded.vectors)
 
 
 def _matrix(tensor: torch.Tensor | None) -> np.ndarray | None:
