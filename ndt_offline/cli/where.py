@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,13 +96,19 @@ class Where:
         for _ in follow(path):
             yield
 
-    def outlook(self, path: str, out: str | None, parameters: Parameters) -> None:
+    def outlook(
+        self,
+        path: str,
+        out: str | None,
+        parameters: Parameters,
+        measures: Sequence[str] | None = None,
+    ) -> None:
         """Print what --dry-run promises. Raises RefusedError where it cannot fit."""
         from ndt_offline.execute.estimate import check_fits
         from ndt_offline.execute.outlook import foresee
         from ndt_offline.report.table import printable
 
-        seen = foresee(path, out, parameters)
+        seen = foresee(path, out, parameters, measures)
         for line in seen.lines(self.workers):
             click.echo(printable(line))
         check_fits(seen.need, seen.store)

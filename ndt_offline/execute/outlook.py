@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ndt_offline.execute.estimate import Estimate, best_workers, duration, estimate, size
 from ndt_offline.execute.plan import Plan, make_plan
+from ndt_offline.execute.prices import prices
 from ndt_offline.execute.readiness import make_job
+from ndt_offline.execute.refusal import refusals
+from ndt_offline.execute.standing import known_measures
+from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
@@ -24,6 +28,7 @@ class Outlook:
     plan: Plan
     setup: Setup
     need: Estimate
+    measures: dict[str, str] = field(default_factory=dict)  # what each costs, or why not at all
 
     def lines(self, workers: int | None = None) -> Iterator[str]:
         """What `--dry-run` prints."""
@@ -34,6 +39,8 @@ class Outlook:
             yield "layers, shapes or probe differ from the store's: what they change is replayed"
         for space in self.setup.spaces:
             yield f"{space.name}: {len(space.layers)} layers, {space.width} components at most"
+        for name, price in self.measures.items():
+            yield f"measure {name}: {price}"
         yield f"blocks: {need.blocks} of {plan.length} checkpoints, one task each"
         yield f"memory: about {size(need.memory)} per process"
         yield f"disk: at most {size(need.disk)} more"
@@ -45,15 +52,22 @@ class Outlook:
 
 
 def foresee(
-    path: str | Path, out: str | Path | None = None, parameters: Parameters | None = None
+    path: str | Path,
+    out: str | Path | None = None,
+    parameters: Parameters | None = None,
+    measures: Sequence[str] | None = None,
 ) -> Outlook:
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
     parameters = parameters or Parameters()
     run = open_run(path)
     store = Path(out) if out else run.path / "analysis.zarr"
     setup = prepare(run, parameters)
-    plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
-    return Outlook(store, plan, setup, estimate(setup, plan, _seconds(setup, store, plan)))
+    chosen = choose_measures(known_measures(store) if measures is None else measures)
+    refused = refusals(chosen, setup, run)
+    fit = {spec: measure for spec, measure in chosen.items() if spec not in refused}
+    plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup), fit)
+    need = estimate(setup, plan, _seconds(setup, store, plan))
+    return Outlook(store, plan, setup, need, prices(chosen, setup, refused))
 
 
 def _seconds(setup: Setup, store: Path, plan: Plan) -> float | None:

@@ -74,7 +74,7 @@ SIMILARITY = Measure(
     about="How much of a layer's representation of the probe stays: linear CKA (Kornblith et al. "
     "2019), unchanged by rotation and scale. With few rows against many features even unrelated "
     "representations are similar: compare a layer with itself, not with wider ones.",
-    cost=lambda rows, columns: 5.0 * rows * columns * min(rows, columns),
+    cost=lambda rows, columns: 1.5 * rows * columns * min(rows, columns),
 )
 
 SIMILARITY_LAST = Measure(
@@ -86,7 +86,7 @@ SIMILARITY_LAST = Measure(
     prepare=hold,
     about="How early a layer's representation of the probe is what it ends as. When the run grows, "
     "its last step is another one, and every row is replayed again.",
-    cost=lambda rows, columns: 3.0 * rows * columns * min(rows, columns),
+    cost=lambda rows, columns: 1.0 * rows * columns * min(rows, columns),
 )
 
 UNITS = Measure(
@@ -103,7 +103,7 @@ UNITS = Measure(
     about="Single units over the probe. A layer that is measured before its non-linearity is off "
     "where it is not positive, as a rectifier would have it, and saturated beyond 3, as tanh would. "
     "A unit that is dead on the probe may answer to other data.",
-    cost=lambda rows, columns: 40.0 * rows * columns,
+    cost=lambda rows, columns: 80.0 * rows * columns,
 )
 
 DIMENSION = Measure(
@@ -119,7 +119,7 @@ DIMENSION = Measure(
     about="Dimension of the surface that the probe's points lie on, curved or not: not a rank. "
     "TwoNN (Facco et al. 2017) and maximum likelihood (Levina and Bickel 2005); both say too little "
     "above 10 dimensions with a few hundred points, and are refused under 300.",
-    cost=lambda rows, columns: 2.0 * rows * rows * (columns + 20),
+    cost=lambda rows, columns: 2.6 * rows * rows * (columns + 20),
     params={"neighbours": NEIGHBOURS},
 )
 
@@ -134,5 +134,5 @@ SEPARABILITY = Measure(
     compute=separability_of,
     about="How well a layer parts the probe's classes. What a linear reader can find there, not "
     "what the next layer uses, and not an accuracy on other data.",
-    cost=lambda rows, columns: 6.0 * rows * columns * min(rows, columns),
+    cost=lambda rows, columns: 3.5 * rows * columns * min(rows, columns),
 )

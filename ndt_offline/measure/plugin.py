@@ -82,8 +82,8 @@ class Measure:
     compute: the quantities of one layer; what is missing in its answer is NaN.
     prepare: of a matrix, once per checkpoint: what is kept of it for the steps that follow.
     rows: fewest rows of a layer's matrix; smaller layers are refused by name.
-    cost: operations per checkpoint for a layer of [rows, columns]; passes: forward passes, or
-        what costs as much, per checkpoint.
+    cost: of a layer of [rows, columns], in operations as the spectra do them: what moves memory
+        counts more than its arithmetic. passes: forward passes, or what costs as much.
     params: everything that `compute` was built with; together with `version` its identity.
     """
 

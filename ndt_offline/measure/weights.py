@@ -38,7 +38,7 @@ MOTION = Measure(
     about="How fast each weight moves, how far it has come, and whether it keeps its direction. "
     "An update is the difference of two recorded steps, so it depends on how often was recorded: "
     "it is not one step of the optimiser, and not a gradient.",
-    cost=lambda rows, columns: 10.0 * rows * columns,
+    cost=lambda rows, columns: 70.0 * rows * columns,
 )
 
 LEARNING_RATE = Measure(
@@ -52,5 +52,5 @@ LEARNING_RATE = Measure(
     about="The effective learning rate of each layer: the length of an average update for each "
     "unit of probe gradient. It is the learning rate only for plain gradient descent on the probe; "
     "otherwise it is what momentum, adaptive scaling and other batches make of it.",
-    cost=lambda rows, columns: 4.0 * rows * columns,
+    cost=lambda rows, columns: 30.0 * rows * columns,
 )
