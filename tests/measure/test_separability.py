@@ -1,4 +1,4 @@
-"""The ridge probe against scikit-learn's on the same folds; Fisher's ratio from scatter matrices."""
+"""The ridge probe against scikit-learn's on the same folds; Fisher's from scatter matrices."""
 
 from __future__ import annotations
 
