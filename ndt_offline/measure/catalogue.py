@@ -15,11 +15,15 @@ from ndt_offline.measure.activations import (
 from ndt_offline.measure.metrics import METRICS
 from ndt_offline.measure.own import load_measure
 from ndt_offline.measure.plugin import Measure
-from ndt_offline.measure.weights import MOTION
+from ndt_offline.measure.slopes import GRADIENTS, NOISE_SCALE
+from ndt_offline.measure.weights import LEARNING_RATE, MOTION
 
 SPECTRA = "spectra"  # always there: every other measure stands beside them
 ALL = "all"
-_OURS = (MOTION, UNITS, SIMILARITY, SIMILARITY_LAST, SEPARABILITY, DIMENSION)
+_OURS = (
+    MOTION, UNITS, SIMILARITY, SIMILARITY_LAST, SEPARABILITY, DIMENSION,
+    GRADIENTS, NOISE_SCALE, LEARNING_RATE,
+)  # fmt: skip
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _OURS}
 
 

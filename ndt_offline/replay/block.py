@@ -117,7 +117,8 @@ class BlockRunner:
         try:
             decoded = decoder.read(entry)
             watch = self._survey.begin(row, needs.measures)
-            result = self._replayer(needs.spaces, watch is not None).measure(decoded, watch)
+            replayer = self._replayer(needs.spaces, watch is not None)
+            result = replayer.measure(decoded, watch) if watch else replayer.measure(decoded)
             self._survey.finish(row, decoded, result.problem)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)

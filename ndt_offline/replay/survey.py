@@ -11,12 +11,10 @@ from ndt_offline.replay.history import lacking_mark, measure_mark, rows_behind
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.ledger import Ledger
 from ndt_offline.replay.mark import Block
-from ndt_offline.replay.witness import Sight, Watch, Witness
+from ndt_offline.replay.witness import FAULTS, Sight, Watch, Witness
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder
-
-FAULTS = (ArithmeticError, MemoryError, ValueError, RuntimeError)  # of one checkpoint, not of all
 
 
 class Survey:

@@ -25,10 +25,12 @@ Kept = dict[tuple[str, int], Any]  # {(measure, number of the layer): what is ke
 Fetch = Callable[[str], tuple[int, Decoded] | None]  # of a need such as `previous`: that row
 Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix [rows, features]
 Forward = Callable[[Decoded, Watch], None]  # the probe through a checkpoint, watched
-Numbers = Callable[[Decoded], Mapping[str, Mapping[str, float]]]  # {layer: {name: number}}
+Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
+Kinds = Mapping[str, Callable[[Mapping[str, torch.Tensor]], Table]]  # by need, of a checkpoint
 
 # The places of a View that other rows fill.
 PLACES = {"previous": "before", "before_previous": "before2", "first": "first", "last": "last"}
+FAULTS = (ArithmeticError, MemoryError, ValueError, RuntimeError)  # of one checkpoint, not of all
 REMEMBERED = 4  # rows whose activations are kept: this one, the one before, the first, the last
 
 
@@ -57,7 +59,7 @@ class Witness:
         measures: Mapping[str, Measure],
         forward: Forward,
         labels: Callable[[int], np.ndarray | None],
-        numbers: Mapping[str, Numbers],
+        numbers: Kinds,
     ) -> None:
         self._setup, self._measures = setup, dict(measures)
         self._forward, self._labels, self._numbers = forward, labels, numbers
@@ -105,14 +107,30 @@ class Witness:
         found = {need: fetch(need) for need in needs & PLACES.keys()}
         states = {PLACES[need]: self._state(row[1]) for need, row in found.items() if row}
         states["now"] = self._state(decoded)
-        tables = {kind: self._numbers[kind](decoded) for kind in needs & self._numbers.keys()}
+        tables = self._tables(sight, needs, states["now"])
         for name in names:
+            if name in sight.problems:
+                continue
             layers = layers_of(self._measures[name], self._setup)
             for index, layer in enumerate(layers):
                 given = {place: _matrix(state.get(layer)) for place, state in states.items()}
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
                     self._put(sight, name, index, View(layer, updates=updates, **given))
+
+    def _tables(
+        self, sight: Sight, needs: Collection[str], state: Mapping[str, torch.Tensor]
+    ) -> dict[str, Table]:
+        """What gradients and the like give; where they fail, the measures that need them do."""
+        tables = {}
+        for kind in sorted(needs & self._numbers.keys()):
+            try:
+                tables[kind] = self._numbers[kind](state)
+            except (NdtError, *FAULTS) as error:
+                asking = [name for name in sight.values if kind in self._measures[name].needs]
+                said = f"{kind}: {type(error).__name__}: {error}"
+                sight.problems |= dict.fromkeys(asking, said)
+        return tables
 
     def keep(self, row: int, sight: Sight) -> None:
         """Remember what the next rows will ask of this one."""
@@ -179,4 +197,9 @@ def make_witness(
     """A witness that knows the probe, where a measure needs it."""
     from ndt_offline.replay.labels import Labels
 
-    return Witness(setup, measures, forward, Labels(run, setup), {})
+    numbers: Kinds = {}
+    if any(measure.needs & {"gradients", "curvature"} for measure in measures.values()):
+        from ndt_offline.replay.numbers import Numbers
+
+        numbers = Numbers(run, setup).kinds
+    return Witness(setup, measures, forward, Labels(run, setup), numbers)

@@ -1,0 +1,60 @@
+"""Numbers of gradients and curvature for measures, by layer, from one checkpoint of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ndt_offline.graph import Graph
+from ndt_offline.measure.noise_scale import gradient_numbers
+from ndt_offline.measure.plugin import WHOLE
+from ndt_offline.replay.gradients import SampleGradients
+from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
+from ndt_offline.run.probe import Probe
+from ndt_offline.run.reader import Run
+
+State = Mapping[str, torch.Tensor]
+Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
+
+
+class Numbers:
+    """The probe and its graph, loaded when the first measure asks; `kinds` by what they need."""
+
+    def __init__(self, run: Run, setup: Setup) -> None:
+        self._run, self._setup = run, setup
+        self._made: SampleGradients | None = None
+        self.kinds: dict[str, Callable[[State], Table]] = {"gradients": self.gradients}
+
+    def gradients(self, state: State) -> Table:
+        """`measure.noise_scale.gradient_numbers` of every parameter, and of the whole."""
+        state = self._floats(state)
+        with torch.enable_grad():
+            sums = self.maker(state).sums(state)
+        rows = zip(sums.squared, sums.along, sums.direction, strict=True)
+        table = {
+            name: gradient_numbers(*row) for name, row in zip(sums.names, rows, strict=True)
+        }
+        return table | {WHOLE: gradient_numbers(*sums.whole)}
+
+    def maker(self, state: State) -> SampleGradients:
+        """What knows where the samples are; RefusedError where they cannot be told apart."""
+        if self._made is None:
+            graph, probe = self._graph_and_probe
+            self._made = SampleGradients(
+                graph, probe.inputs, probe.targets, self._setup.loss, self._floats(state)
+            )
+        return self._made
+
+    @cached_property
+    def _graph_and_probe(self) -> tuple[Graph, Probe]:
+        chosen = self._setup.parameters
+        return load_graph_and_probe(Path(self._setup.run), chosen, probe_path(self._run, chosen))
+
+    def _floats(self, state: State) -> State:
+        if not self._setup.parameters.upcast:
+            return state
+        low = {n: t for n, t in state.items() if t.is_floating_point() and t.dtype.itemsize < 4}
+        return {**state, **{name: tensor.float() for name, tensor in low.items()}}
