@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
+from ndt_offline.execute.driven import put_driven
 from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
@@ -122,6 +123,7 @@ def analyze(
                     _replay(store, plan, setup, executor, told)
                     remember_refused(store, chosen, refused)
             results = Results(store)
+            put_driven(results, chosen)
             asked = replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
             odd = put_signals(run, results)

@@ -60,8 +60,9 @@ def make_plan(
 ) -> Plan:
     """Compare a run with its store. Loads no torch and reads no checkpoint.
 
-    measures: those asked for beside the spectra, as they are named. spaces: `space_keys` of the replay, once it is prepared. The files of others say only then
+    spaces: `space_keys` of the replay, once it is prepared. The files of others say only then
     which layers they have, and a new one may have more of them than those before.
+    measures: those asked for beside the spectra, as they are named.
     """
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
@@ -70,7 +71,8 @@ def make_plan(
             len(steps), max((entry.size or 0 for entry in run.entries), default=0)
         )
         blocks = _blocks(run, np.zeros(len(steps), bool), length, bool(measures))
-        keys = measure_keys(measures or {}, as_text(spaces or {}))
+        fit = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
+        keys = measure_keys(fit, as_text(spaces or {}))
         return Plan(True, True, True, steps, 0, length, blocks, measures=keys)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
     changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
@@ -188,9 +190,7 @@ def remember_chunks(results: Results) -> None:
         results.root["signals/probe"].attrs[CHUNKS] = sorted(found)
 
 
-def _blocks(
-    run: Run, done: np.ndarray, length: int, ends: bool = False
-) -> tuple[Block, ...]:
+def _blocks(run: Run, done: np.ndarray, length: int, ends: bool = False) -> tuple[Block, ...]:
     blocks = []
     for start in range(0, len(done), length):
         stop = min(start + length, len(done))

@@ -27,7 +27,9 @@ def prices(
     for spec, measure in measures.items():
         needs = ", ".join(sorted(need.replace("_", " ") for need in measure.needs))
         share = cost(measure, setup) / max(spectra, 1.0)
-        said = f"refused: {refused[spec]}" if spec in refused else f"about {share:.2g} of the spectra"
+        said = (
+            f"refused: {refused[spec]}" if spec in refused else f"about {share:.2g} of the spectra"
+        )
         lines[spec] = f"{said}; needs {needs}"
     return lines
 

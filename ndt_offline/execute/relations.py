@@ -26,7 +26,8 @@ def put_couplings(
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
     key = key_of(
-        source_key("relate"), results.content_key(question.measures), question.metrics, question.smooth,
+        source_key("relate"), results.content_key(question.measures), question.metrics,
+        question.smooth,
         list(targets), digest, tuple(Coupling.__dataclass_fields__),
     )  # fmt: skip
 

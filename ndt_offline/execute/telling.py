@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ndt_offline.execute.standing import computed, refused_measures
-from ndt_offline.measure.plugin import Measure, missing
+from ndt_offline.measure.plugin import HISTORY, Measure, missing
+from ndt_offline.replay.ledger import NOTHING
 from ndt_offline.run.attempt import Problem
 from ndt_offline.store.results import Results
 
@@ -33,6 +34,8 @@ def measure_notes(results: Results, asked: Mapping[str, Measure]) -> Iterator[st
             names = ", ".join(short[:NAMED])
             yield f"{measure.name}: {len(short)} layers have under {measure.rows} rows ({names})"
         rows = results.unmeasured(measure.name)
-        # A run's first rows have nothing before them, which is no news.
+        if rows and rows[0] == (int(results.steps[0]), NOTHING) and measure.needs & set(HISTORY):
+            rows = rows[1:]  # nothing is before the first step, which is no news
         if rows:
-            yield f"{measure.name}: {len(rows)} steps without all numbers, first {rows[0][0]}: {rows[0][1]}"
+            step, why = rows[0]
+            yield f"{measure.name}: {len(rows)} steps without all numbers, first {step}: {why}"

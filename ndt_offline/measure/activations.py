@@ -101,7 +101,7 @@ UNITS = Measure(
     ),
     compute=units_of,
     about="Single units over the probe. A layer that is measured before its non-linearity is off "
-    "where it is not positive, as a rectifier would have it, and saturated beyond 3, as tanh would. "
+    "where it is not positive, as a rectifier has it, and saturated beyond 3, as tanh would be. "
     "A unit that is dead on the probe may answer to other data.",
     cost=lambda rows, columns: 80.0 * rows * columns,
 )
@@ -117,8 +117,8 @@ DIMENSION = Measure(
     compute=dimension_of,
     rows=300,
     about="Dimension of the surface that the probe's points lie on, curved or not: not a rank. "
-    "TwoNN (Facco et al. 2017) and maximum likelihood (Levina and Bickel 2005); both say too little "
-    "above 10 dimensions with a few hundred points, and are refused under 300.",
+    "TwoNN (Facco et al. 2017) and maximum likelihood (Levina and Bickel 2005); both say too "
+    "little above 10 dimensions with a few hundred points, and are refused under 300.",
     cost=lambda rows, columns: 2.6 * rows * rows * (columns + 20),
     params={"neighbours": NEIGHBOURS},
 )

@@ -12,6 +12,7 @@ from ndt_offline.measure.activations import (
     SIMILARITY_LAST,
     UNITS,
 )
+from ndt_offline.measure.gap import GENERALISATION
 from ndt_offline.measure.metrics import METRICS
 from ndt_offline.measure.own import load_measure
 from ndt_offline.measure.plugin import Measure
@@ -22,7 +23,7 @@ SPECTRA = "spectra"  # always there: every other measure stands beside them
 ALL = "all"
 _OURS = (
     MOTION, UNITS, SIMILARITY, SIMILARITY_LAST, SEPARABILITY, DIMENSION,
-    GRADIENTS, NOISE_SCALE, LEARNING_RATE,
+    GRADIENTS, NOISE_SCALE, LEARNING_RATE, GENERALISATION,
 )  # fmt: skip
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _OURS}
 

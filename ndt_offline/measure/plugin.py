@@ -57,6 +57,7 @@ class View:
     labels      class of each row [rows], negative where it does not count
     gradients   numbers of the layer's per-sample gradients, by name; see `replay.gradients`
     curvature   numbers of the Hessian, by name; see `replay.curvature`
+    probe       loss, accuracy, loss_val, accuracy_val as stored
 
     Matrices are what `Measure.prepare` made of them, where the measure has it.
     """
@@ -72,6 +73,7 @@ class View:
     labels: npt.NDArray[np.int64] | None = None
     gradients: Mapping[str, float] | None = None
     curvature: Mapping[str, float] | None = None
+    probe: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Measure:
         unknown = self.needs - set(NEEDS)
         if unknown:
             raise self._wrong(f"needs {min(unknown)!r}", ", ".join(NEEDS))
+        if "probe" in self.needs and (len(self.needs) > 1 or self.space != "model"):
+            raise self._wrong("needs `probe` beside something else", "the space `model`, no other")
         if self.space not in SPACES:
             raise self._wrong(f"is of space {self.space!r}", ", ".join(SPACES))
         for name in (self.name, *self.names):

@@ -45,9 +45,7 @@ LEARNING_RATE = Measure(
     name="learning_rate",
     space="weights",
     needs=frozenset({"weights", "previous", "gradients"}),
-    quantities=(
-        Quantity("effective_rate", "1", "|w - w_before| / (updates |probe gradient|)"),
-    ),
+    quantities=(Quantity("effective_rate", "1", "|w - w_before| / (updates |probe gradient|)"),),
     compute=rate_of,
     about="The effective learning rate of each layer: the length of an average update for each "
     "unit of probe gradient. It is the learning rate only for plain gradient descent on the probe; "

@@ -51,9 +51,7 @@ class Replayer:
     reduced: the spaces whose matrices are reduced to their spectra; others are only watched.
     """
 
-    def __init__(
-        self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)
-    ) -> None:
+    def __init__(self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
         self.setup, self._reduced = setup, reduced
@@ -73,7 +71,8 @@ class Replayer:
     def measure(self, decoded: Decoded, watch: Watch | None = None) -> Row:
         """Spectra of weights and activations, probe loss and accuracy, of one checkpoint.
 
-        watch: also told every activation matrix, uncentred. A forward pass that fails is told in `.problem`; the weights are measured all the same.
+        A forward pass that fails is told in `.problem`; the weights are measured all the same.
+        watch: also told every activation matrix, uncentred.
         """
         row, self._watch = Row.empty(self.setup.spaces), watch
         state = to_torch(decoded.layout, decoded.vectors)
@@ -105,7 +104,9 @@ class Replayer:
                 self._put(row, space, index, matrix)
 
         with torch.inference_mode():
-            for number, probe in enumerate(self._probes):
+            # Who only watches looks at the first probe.
+            probes = self._probes if "activations" in self._reduced else self._probes[:1]
+            for number, probe in enumerate(probes):
                 inputs = (
                     _upcast_inputs(probe.inputs) if self.setup.parameters.upcast else probe.inputs
                 )

@@ -32,7 +32,12 @@ class Block:
 
     @classmethod
     def of(
-        cls, entries: Sequence[Entry], start: int, stop: int, todo: Sequence[int], ends: bool = False
+        cls,
+        entries: Sequence[Entry],
+        start: int,
+        stop: int,
+        todo: Sequence[int],
+        ends: bool = False,
     ) -> Block:
         """The block of these rows, with what it needs and no more: it travels to workers."""
         light = [replace(e, scalars={}) for e in entries[max(0, start - SEGMENT) : stop]]

@@ -34,9 +34,7 @@ class Numbers:
         with torch.enable_grad():
             sums = self.maker(state).sums(state)
         rows = zip(sums.squared, sums.along, sums.direction, strict=True)
-        table = {
-            name: gradient_numbers(*row) for name, row in zip(sums.names, rows, strict=True)
-        }
+        table = {name: gradient_numbers(*row) for name, row in zip(sums.names, rows, strict=True)}
         return table | {WHOLE: gradient_numbers(*sums.whole)}
 
     def maker(self, state: State) -> SampleGradients:

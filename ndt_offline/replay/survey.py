@@ -28,7 +28,12 @@ class Survey:
         witness: Witness,
         measures: Mapping[str, Measure],
     ) -> None:
-        self._keys, self._block, self._witness, self._measures = job.measures, block, witness, measures
+        self._keys, self._block, self._witness, self._measures = (
+            job.measures,
+            block,
+            witness,
+            measures,
+        )
         self._near, self._far = decoder, Decoder(Path(job.setup.run), block.ends)
         self._ledgers = {
             spec: Ledger(job, block, measure.name, job.measures[spec])
@@ -56,9 +61,7 @@ class Survey:
         before = self._block.entry(row - 1)
         updates = self._entry(row).step - before.step if before else 0
         try:
-            self._witness.weigh(
-                self._sight, decoded, lambda need: self._fetch(need, row), updates
-            )
+            self._witness.weigh(self._sight, decoded, lambda need: self._fetch(need, row), updates)
         except (NdtError, *FAULTS) as error:
             problem = problem or f"step {self._entry(row).step}: {type(error).__name__}: {error}"
         self._witness.keep(row, self._sight)

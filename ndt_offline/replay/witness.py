@@ -93,7 +93,7 @@ class Witness:
                 now = measure.prepare(matrix) if measure.prepare else matrix
                 if measure.needs & PLACES.keys():
                     sight.kept[name, index] = now if measure.prepare else now.copy()
-                given = {place: kept.get((name, index)) for place, kept in past.items()}
+                given: dict[str, Any] = {place: kept.get((name, index)) for place, kept in past.items()}
                 labels = self._labels(len(matrix)) if "labels" in measure.needs else None
                 view = View(layers[index].name, layers[index].kind, now=now, labels=labels, **given)
                 self._put(sight, name, index, view)
@@ -113,7 +113,8 @@ class Witness:
                 continue
             layers = layers_of(self._measures[name], self._setup)
             for index, layer in enumerate(layers):
-                given = {place: _matrix(state.get(layer)) for place, state in states.items()}
+                given: dict[str, Any] = {
+                    place: _matrix(state.get(layer)) for place, state in states.items()}
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
                     self._put(sight, name, index, View(layer, updates=updates, **given))

@@ -46,9 +46,7 @@ def print_quantities(console: Console, results: Results, rows: Sequence[Row]) ->
     console.print()
 
 
-def grouped(
-    results: Results, rows: Sequence[Row]
-) -> Iterator[tuple[str, str, str, list[Row]]]:
+def grouped(results: Results, rows: Sequence[Row]) -> Iterator[tuple[str, str, str, list[Row]]]:
     """(measure, space, quantity, its rows) of every quantity that has one, by measure."""
     places = sorted(results.quantities.items(), key=lambda item: item[1])
     for (space, quantity), (name, _) in places:

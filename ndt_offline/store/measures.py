@@ -51,9 +51,7 @@ def create_measure(
         schema.make_array(group, key, (len(names),), (max(len(names), 1),), str, (key,))
         if len(names):
             group[key][:] = np.array(names, dtype=object)
-    schema.make_array(
-        group, "step", (rows,), (schema.WIDE,), "int64", ("step",), units="updates"
-    )
+    schema.make_array(group, "step", (rows,), (schema.WIDE,), "int64", ("step",), units="updates")
     if rows:
         group["step"][:] = steps
     # Last: a group without its key was never finished.
@@ -70,7 +68,7 @@ def key_of_measure(root: Any, name: str) -> str | None:
     """The identity of what is stored under that name; None where nothing is."""
     if GROUP not in root or name not in root[GROUP]:
         return None
-    return root[GROUP][name].attrs.get("key")  # type: ignore[no-any-return]
+    return root[GROUP][name].attrs.get("key")
 
 
 def drop_measures(root: Any, space: str, key: str) -> None:

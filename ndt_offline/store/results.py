@@ -141,7 +141,9 @@ class Results:
     def unmeasured(self, name: str) -> list[tuple[int, str]]:
         """(step, why) of every row that a measure could not, or not fully, be computed for."""
         problems = np.asarray(self.root[f"{GROUP}/{name}/problem"][:], object)
-        return [(int(self.steps[row]), str(problems[row])) for row in np.flatnonzero(problems != "")]
+        return [
+            (int(self.steps[row]), str(problems[row])) for row in np.flatnonzero(problems != "")
+        ]
 
     def signal(self, name: str) -> np.ndarray:
         """A journal scalar or, with `probe_` before it, a quantity of the probe: [step].
@@ -177,11 +179,12 @@ class Results:
         return (status == STATUS["not_finite"]).sum(0)
 
     def content_key(self, measures: tuple[str, ...] = ()) -> str:
-        """Identity of everything the spectra, and these measures, say: changes when any row does."""
+        """Identity of all that the spectra and these measures say: changes when any row does."""
         digest = hashlib.blake2b(digest_size=8)
         marks = [np.asarray(self.measures[name]["mark"][:]) for name in measures]
         for array in (self.steps, self.fingerprints, self.outcomes, *marks):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("".join(measures).encode())
         return digest.hexdigest()
 
     def series(self, space: str, layer: str, metric: str) -> np.ndarray:

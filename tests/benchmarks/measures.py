@@ -1,5 +1,6 @@
 """What each measure costs, in units of the spectra's cost, on a recorded run.
 
+    export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
     python tests/benchmarks/measures.py RUN                   every measure, blocks of 64 rows
     python tests/benchmarks/measures.py RUN --rows 16 --only motion,units --repeats 3
 
@@ -11,15 +12,11 @@ the spectra already. Nothing is written to the run.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
 
 import numpy as np
 

@@ -99,7 +99,7 @@ def test_a_measure_that_is_added_leaves_every_other_file_as_it_is(run_path: Path
     assert {name: after[name] for name in before} == before
     assert results.metric_names("weights")[-1] == "update_cosine"
     assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
-    motion = {name: h for name, h in files(store, "measures/motion").items()}
+    motion = files(store, "measures/motion")
     looked_at(run_path, ["motion", "units"])
     assert files(store, "measures/motion") == motion
 
@@ -130,8 +130,7 @@ def test_an_interrupted_replay_gives_the_same(tmp_path: Path) -> None:
     def first(job: Job, blocks: Sequence[Block], told: object) -> Iterator[BlockReport]:
         yield from islice(in_process(job, blocks[::-1], lambda rows: None), 1)
 
-    with pytest.raises(Exception):  # noqa: B017, PT011  (the answers need every row)
-        looked_at(tmp_path / "run", executor=first, out=tmp_path / "part.zarr", metrics=("none",))
+    looked_at(tmp_path / "run", executor=first, out=tmp_path / "part.zarr", metrics=("none",))
     looked_at(tmp_path / "run", executor=first, out=tmp_path / "part.zarr")
     marks = Results(tmp_path / "part.zarr").measures["motion"]["mark"][:]
     assert 0 < (marks != 0).sum() < len(marks)
@@ -166,9 +165,10 @@ def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
     assert 165 in results.steps[bad] and after < len(norms)
     assert np.isnan(norms[bad]).all() and np.isnan(norms[after])
     assert np.isfinite(norms[[bad[0] - 1, after + 1]]).all()
-    assert "the previous row cannot be read" in dict(results.unmeasured("motion"))[
-        int(results.steps[after])
-    ]
+    assert (
+        "the previous row cannot be read"
+        in dict(results.unmeasured("motion"))[int(results.steps[after])]
+    )
     assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
     entry.path.write_bytes(good)
     healed = looked_at(run_path, ["motion"])
@@ -231,7 +231,7 @@ def largest():
         name="extent", space="activations", needs=frozenset({"activations"}),
         quantities=(Quantity("largest_entry"),),
         compute=lambda view: {"largest_entry": float(abs(view.now).max()) * FACTOR},
-        about="the largest entry", 
+        about="the largest entry",
     )
 """
 
@@ -242,12 +242,12 @@ def test_a_measure_of_ones_own(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_measure_1.py").write_text(OWN.replace("FACTOR", "1"))
     (tmp_path / "own_measure_2.py").write_text(OWN.replace("FACTOR", "2"))
-    once = looked_at(run_path, ["own_measure_1:largest"]).series("activations", "0", "largest_entry")
+    once = looked_at(run_path, ["own_measure_1:largest"]).series(
+        "activations", "0", "largest_entry"
+    )
     assert (once > 0).all()
     twice = looked_at(run_path, ["own_measure_2:largest"])
-    np.testing.assert_array_equal(
-        twice.series("activations", "0", "largest_entry"), 2 * once
-    )
+    np.testing.assert_array_equal(twice.series("activations", "0", "largest_entry"), 2 * once)
     # What lies in a store never leads to code: without its name it is not asked for.
     monkeypatch.delitem(sys.modules, "own_measure_2")
     assert "largest_entry" not in {r["metric"] for r in analyze(run_path, **QUICK).table}  # type: ignore[arg-type]
