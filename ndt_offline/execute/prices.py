@@ -41,5 +41,5 @@ def cost(measure: Measure, setup: Setup) -> float:
     own = sum(measure.cost(layer.rows, layer.columns) for layer in layers)
     # A pass through a layer multiplies its rows with a weight of as many columns as it gives.
     rows = max((layer.rows for layer in activations), default=0)
-    forward = sum(2.0 * rows * layer.rows * layer.columns for layer in weights)
+    forward = sum(float(rows) * layer.rows * layer.columns for layer in weights)
     return own + measure.passes * forward

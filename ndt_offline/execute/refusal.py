@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from ndt_offline.errors import NdtError
 from ndt_offline.measure.plugin import FORWARD, Measure, missing
 from ndt_offline.replay.labels import Labels

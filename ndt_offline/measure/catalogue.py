@@ -16,14 +16,14 @@ from ndt_offline.measure.gap import GENERALISATION
 from ndt_offline.measure.metrics import METRICS
 from ndt_offline.measure.own import load_measure
 from ndt_offline.measure.plugin import Measure
-from ndt_offline.measure.slopes import GRADIENTS, NOISE_SCALE
+from ndt_offline.measure.slopes import CURVATURE, GRADIENTS, NOISE_SCALE
 from ndt_offline.measure.weights import LEARNING_RATE, MOTION
 
 SPECTRA = "spectra"  # always there: every other measure stands beside them
 ALL = "all"
 _OURS = (
     MOTION, UNITS, SIMILARITY, SIMILARITY_LAST, SEPARABILITY, DIMENSION,
-    GRADIENTS, NOISE_SCALE, LEARNING_RATE, GENERALISATION,
+    GRADIENTS, NOISE_SCALE, LEARNING_RATE, CURVATURE, GENERALISATION,
 )  # fmt: skip
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _OURS}
 

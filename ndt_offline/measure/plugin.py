@@ -85,7 +85,7 @@ class Measure:
     prepare: of a matrix, once per checkpoint: what is kept of it for the steps that follow.
     rows: fewest rows of a layer's matrix; smaller layers are refused by name.
     cost: of a layer of [rows, columns], in operations as the spectra do them: what moves memory
-        counts more than its arithmetic. passes: forward passes, or what costs as much.
+        counts more than its arithmetic. passes: the same in forward passes through all weights.
     params: everything that `compute` was built with; together with `version` its identity.
     """
 

@@ -51,7 +51,7 @@ GRADIENTS = Measure(
     compute=gradients_of,
     about="How strong and how common each layer's gradient is over the samples. " + NOT_TRAINING,
     cost=lambda rows, columns: 0.0,
-    passes=3.0,
+    passes=1.6,
 )
 
 NOISE_SCALE = Measure(
@@ -69,5 +69,35 @@ NOISE_SCALE = Measure(
     "batch size: beyond as many samples a larger batch saves few updates. NaN where the probe is "
     "too small to see the gradient. " + NOT_TRAINING,
     cost=lambda rows, columns: 0.0,
-    passes=3.0,
+    passes=1.6,
+)
+
+
+def curvature_of(view: View) -> Mapping[str, float]:
+    """The sharpest direction of the probe's loss; see `CURVATURE`."""
+    if view.curvature is None:
+        return {}
+    known = {
+        "top_eigenvalue": "value",
+        "eigenvalue_residual": "residual",
+        "gradient_in_top": "alignment",
+    }
+    return {name: view.curvature[key] for name, key in known.items()}
+
+
+CURVATURE = Measure(
+    name="curvature",
+    space="model",
+    needs=frozenset({"curvature"}),
+    quantities=(
+        Quantity("top_eigenvalue", "loss / weight^2", "largest eigenvalue of the Hessian"),
+        Quantity("eigenvalue_residual", "1", "|H v - l v| / |l|: how far from an eigenvector"),
+        Quantity("gradient_in_top", "1", "share of the gradient's square in that direction"),
+    ),
+    compute=curvature_of,
+    about="The sharpness of the probe's loss: the largest eigenvalue of its Hessian in all "
+    "parameters, by Lanczos' method, started from the eigenvector of the step before. "
+    "It is neither a trace nor a flatness of the minimum. " + NOT_TRAINING,
+    cost=lambda rows, columns: 0.0,
+    passes=4.5,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ndt_offline.measure.own import source_of
 from ndt_offline.measure.plugin import FORWARD, Measure
@@ -12,7 +14,18 @@ from ndt_offline.run.identity import fingerprint
 
 VERSION = 1  # raised when the numbers of every measure change
 LAST = -1
+CHAIN = 8  # rows whose curvature is started from that of the row before; divides every block
 _BACK = {"previous": 1, "before_previous": 2}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where in a run a checkpoint is: its row, the updates since the row before, and a way to
+    the tensors of a row shortly before it, None where that cannot be read."""
+
+    row: int
+    updates: int
+    earlier: Callable[[int], Any]
 
 
 def depends(measure: Measure) -> tuple[str, ...]:
@@ -36,6 +49,8 @@ def rows_behind(measure: Measure, row: int) -> dict[str, int]:
     """{need: row} of the other rows that a row's numbers come from; -1 is the last of the run."""
     rows = {need: row - back for need, back in _BACK.items() if need in measure.needs}
     rows = {need: at for need, at in rows.items() if at >= 0}
+    if "curvature" in measure.needs:
+        rows |= {f"chain {at}": at for at in range(row - row % CHAIN, row)}
     ends = {"first": 0, "last": LAST}
     return rows | {need: at for need, at in ends.items() if need in measure.needs}
 

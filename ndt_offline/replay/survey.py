@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ndt_offline.errors import NdtError
 from ndt_offline.measure.plugin import Measure
-from ndt_offline.replay.history import lacking_mark, measure_mark, rows_behind
+from ndt_offline.replay.history import Spot, lacking_mark, measure_mark, rows_behind
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.ledger import Ledger
 from ndt_offline.replay.mark import Block
@@ -56,27 +57,32 @@ class Survey:
 
     def finish(self, row: int, decoded: Decoded, problem: str) -> None:
         """The measures that need no layer's activations; problem: of the forward pass."""
-        if not self._sight:
+        sight = self._sight
+        if sight is None:
             return
         before = self._block.entry(row - 1)
         updates = self._entry(row).step - before.step if before else 0
+        spot = Spot(row, updates, self._earlier)
         try:
-            self._witness.weigh(self._sight, decoded, lambda need: self._fetch(need, row), updates)
+            self._witness.weigh(sight, decoded, lambda need: self._fetch(need, row), spot)
         except (NdtError, *FAULTS) as error:
-            problem = problem or f"step {self._entry(row).step}: {type(error).__name__}: {error}"
-        self._witness.keep(row, self._sight)
-        if problem:
-            for name in self._sight.values:
-                self._sight.problems.setdefault(name, problem)
+            said = f"step {self._entry(row).step}: {type(error).__name__}: {error}"
+            sight.problems |= {name: said for name in sight.values if name not in sight.problems}
+        self._witness.keep(row, sight)
+        watching = [name for name in sight.values if self._measures[name].forward and problem]
+        sight.problems |= dict.fromkeys(watching, problem)
+        sight.finished = True
 
     def put(self, row: int, names: tuple[str, ...], problem: str = "") -> None:
         """Keep what a row gave; problem: why it gave nothing."""
         sight, self._sight = self._sight, None
+        problem = "" if sight and sight.finished else problem
         for name in names:
             measure = self._measures[name]
             values = sight.values.get(name) if sight and not problem else None
             said = problem or (sight.problems.get(name, "") if sight else "")
-            unread = [why for need, why in self._unread.items() if need in measure.needs]
+            needs = {*measure.needs, *rows_behind(measure, row)}
+            unread = [why for need, why in self._unread.items() if need in needs]
             mark = self._mark(name, row)
             if problem or unread or said:
                 mark = self._lacking(name, row, mark)
@@ -125,9 +131,14 @@ class Survey:
             decoded = self._read(self._near, need, rows[need])
         return None if decoded is None else (rows[need], decoded)
 
+    def _earlier(self, row: int) -> Any:
+        decoded = self._read(self._near, f"chain {row}", row)
+        return None if decoded is None else self._witness.state(decoded)
+
     def _read(self, decoder: Decoder, need: str, row: int) -> Decoded | None:
         try:
             return decoder.read(self._entry_of(need, row))
         except NdtError as error:
-            self._unread[need] = f"the {need.replace('_', ' ')} row cannot be read: {error.what}"
+            named = "an earlier" if need.startswith("chain") else f"the {need.replace('_', ' ')}"
+            self._unread[need] = f"{named} row cannot be read: {error.what}"
             return None

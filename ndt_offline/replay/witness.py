@@ -16,6 +16,7 @@ import torch
 
 from ndt_offline.errors import NdtError
 from ndt_offline.measure.plugin import Measure, View, missing
+from ndt_offline.replay.history import Spot
 from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
@@ -26,7 +27,8 @@ Fetch = Callable[[str], tuple[int, Decoded] | None]  # of a need such as `previo
 Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix [rows, features]
 Forward = Callable[[Decoded, Watch], None]  # the probe through a checkpoint, watched
 Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
-Kinds = Mapping[str, Callable[[Mapping[str, torch.Tensor]], Table]]  # by need, of a checkpoint
+State = Mapping[str, torch.Tensor]
+Kinds = Mapping[str, Callable[[State, Spot], Table]]  # by need, of a checkpoint
 
 # The places of a View that other rows fill.
 PLACES = {"previous": "before", "before_previous": "before2", "first": "first", "last": "last"}
@@ -41,6 +43,7 @@ class Sight:
     values: dict[str, np.ndarray]
     problems: dict[str, str] = field(default_factory=dict)
     kept: Kept = field(default_factory=dict)
+    finished: bool = False
 
     def of(self, measures: Mapping[str, Measure], *spaces: str) -> list[str]:
         return [name for name in self.values if measures[name].space in spaces]
@@ -64,7 +67,7 @@ class Witness:
         self._setup, self._measures = setup, dict(measures)
         self._forward, self._labels, self._numbers = forward, labels, numbers
         self._past: dict[int, Kept] = {}
-        self._states: deque[tuple[Decoded, Mapping[str, torch.Tensor]]] = deque(maxlen=REMEMBERED)
+        self._states: deque[tuple[Decoded, State]] = deque(maxlen=REMEMBERED)
 
     def watches(self, names: Collection[str]) -> bool:
         """Whether these measures look at activations."""
@@ -93,40 +96,43 @@ class Witness:
                 now = measure.prepare(matrix) if measure.prepare else matrix
                 if measure.needs & PLACES.keys():
                     sight.kept[name, index] = now if measure.prepare else now.copy()
-                given: dict[str, Any] = {place: kept.get((name, index)) for place, kept in past.items()}
+                given: dict[str, Any] = {
+                    place: kept.get((name, index)) for place, kept in past.items()
+                }
                 labels = self._labels(len(matrix)) if "labels" in measure.needs else None
                 view = View(layers[index].name, layers[index].kind, now=now, labels=labels, **given)
                 self._put(sight, name, index, view)
 
         return watch
 
-    def weigh(self, sight: Sight, decoded: Decoded, fetch: Fetch, updates: int = 0) -> None:
-        """The measures of weights, and those of the model as a whole; updates: since `previous`."""
+    def weigh(self, sight: Sight, decoded: Decoded, fetch: Fetch, spot: Spot) -> None:
+        """The measures of weights, and those of the model as a whole."""
         names = sight.of(self._measures, "weights", "model")
         needs = {need for name in names for need in self._measures[name].needs}
         found = {need: fetch(need) for need in needs & PLACES.keys()}
-        states = {PLACES[need]: self._state(row[1]) for need, row in found.items() if row}
-        states["now"] = self._state(decoded)
-        tables = self._tables(sight, needs, states["now"])
+        states = {PLACES[need]: self.state(row[1]) for need, row in found.items() if row}
+        states["now"] = self.state(decoded)
+        tables = self._tables(sight, needs, states["now"], spot)
         for name in names:
             if name in sight.problems:
                 continue
             layers = layers_of(self._measures[name], self._setup)
             for index, layer in enumerate(layers):
                 given: dict[str, Any] = {
-                    place: _matrix(state.get(layer)) for place, state in states.items()}
+                    place: _matrix(state.get(layer)) for place, state in states.items()
+                }
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
-                    self._put(sight, name, index, View(layer, updates=updates, **given))
+                    self._put(sight, name, index, View(layer, updates=spot.updates, **given))
 
     def _tables(
-        self, sight: Sight, needs: Collection[str], state: Mapping[str, torch.Tensor]
+        self, sight: Sight, needs: Collection[str], state: State, spot: Spot
     ) -> dict[str, Table]:
         """What gradients and the like give; where they fail, the measures that need them do."""
         tables = {}
         for kind in sorted(needs & self._numbers.keys()):
             try:
-                tables[kind] = self._numbers[kind](state)
+                tables[kind] = self._numbers[kind](state, spot)
             except (NdtError, *FAULTS) as error:
                 asking = [name for name in sight.values if kind in self._measures[name].needs]
                 said = f"{kind}: {type(error).__name__}: {error}"
@@ -161,7 +167,7 @@ class Witness:
             self.keep(row, other)
         return self._past[row]
 
-    def _state(self, decoded: Decoded) -> Mapping[str, torch.Tensor]:
+    def state(self, decoded: Decoded) -> State:
         """Tensors of a checkpoint; they are views, and those of the last few are kept."""
         for known, state in self._states:
             if known is decoded:
