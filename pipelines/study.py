@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -28,10 +29,10 @@ def recorded(run: Path, last: int, train: Callable[[Path], object]) -> Path:
     return run
 
 
-def analysed(run: Path) -> Results:
+def analysed(run: Path, **question: Any) -> Results:
     """Its analysis; what the store holds already is not computed again."""
     click.echo(f"analysing {run}", err=True)
-    for problem in analyze(run).problems:
+    for problem in analyze(run, **question).problems:
         click.echo(f"{problem.path}: {problem.what}", err=True)
     return open_results(run)
 
