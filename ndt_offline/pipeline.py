@@ -25,6 +25,7 @@ from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
+    from ndt_offline.report.baselines import Comparison
 
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
@@ -36,7 +37,7 @@ class Result:
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
     HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
-    makes it again.
+    makes it again. baseline: where the run leaves the bands of healthy ones, if that was asked.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Result:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = ""
+    baseline: Comparison | None = None
 
     @property
     def results(self) -> Results:
@@ -70,6 +72,7 @@ def analyze(
     report: bool = True,
     fail_on: Sequence[str] = (),
     command: str = "",
+    baseline: str | None = None,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
@@ -79,12 +82,14 @@ def analyze(
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    baseline: name of healthy runs to compare with, see `report.baselines`.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
     What is already in the store is not computed again: a new threshold opens no checkpoint.
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
+    from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
@@ -96,6 +101,8 @@ def analyze(
     asked.check()
     run = open_run(path)
     check_targets(asked.targets, run)
+    if baseline is not None:
+        baselines.read_all(baseline)
     store = _store_path(out) if out else run.path / "analysis.zarr"
     page = _report_path(store, named=out is not None) if report else None
     if page is not None:
@@ -117,6 +124,9 @@ def analyze(
             _derive(store, results, asked)
 
         table = summary_rows(results)
+        beside = None
+        if baseline is not None:
+            beside = baselines.compare(baselines.find(baseline, results), results)
         result = Result(
             run=str(run.path),
             store=store,
@@ -125,8 +135,9 @@ def analyze(
             notes=list(_notes(run, results)),
             replayed=plan.todo,
             report=page,
-            alerts=check_rules(rules, results, table),
+            alerts=check_rules(rules, results, table, beside),
             command=command or f"ndt-analyze {run.path}",
+            baseline=beside,
         )
         if result.report is not None:
             from ndt_offline.report.html import write_report

@@ -11,6 +11,7 @@ from ndt_offline.cli.command import SETTINGS, run
 
 # Each is a module of this folder that holds a `command`.
 COMMANDS = (
+    "baseline",
     "compare",
     "export",
     "figures",

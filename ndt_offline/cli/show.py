@@ -14,7 +14,7 @@ from rich.text import Text
 from ndt_offline.errors import UsageError
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
-from ndt_offline.report.table import HEAD, print_table, printable
+from ndt_offline.report.table import HEAD, baseline_sentences, print_table, printable
 
 LISTED = 20  # problems shown on the screen; --json has them all
 
@@ -45,6 +45,8 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
         raise UsageError(f"--show {chosen!r}: it was not derived", remedy=f"one of {known}")
     console.print()
     print_table(console, store, result.table, chosen)
+    for line in baseline_sentences(result.baseline):
+        console.print(Text(printable(line)))
     for note in result.notes:
         console.print(Text(printable(f"note: {note}")))
     _show_problems(console, result)

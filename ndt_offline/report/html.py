@@ -21,6 +21,7 @@ from ndt_offline.report.pairs import matched_layers
 from ndt_offline.report.summary import Row
 from ndt_offline.report.table import (
     HEAD,
+    baseline_sentences,
     coupling_cell,
     figure,
     jumps_cell,
@@ -91,6 +92,8 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "coupling_cell": coupling_cell, "sections": sections, "listed": LISTED,
         "drawn": sum(len(s["charts"]) for s in sections),
         "sentences": [printable(s) for s in sentences(store, shown, targets, "below")],
+        "baseline": [printable(s) for s in baseline_sentences(analysis.baseline)],
+        "departures": analysis.baseline.departures if analysis.baseline else [],
         "heat": _heat_maps(store), "pairs": _pair_charts(store, head), "heat_limit": HEATED,
         "coupling_charts": _coupling_charts(found, head, targets),
         "couplings": found.couplings, "events": found.events,
