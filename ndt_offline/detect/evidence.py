@@ -11,10 +11,10 @@ from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten, whitened_step
 from ndt_offline.detect.pursuit import Search
+from ndt_offline.detect.selection import conditional_sizes
 from ndt_offline.detect.transition import Array, Points
 
-LEVEL = 0.9  # nominal coverage of the intervals
-NORMAL = 1.6449  # its two-sided normal quantile
+LEVEL = 0.9  # nominal coverage of the interval of the step
 LOCAL = 50  # points on either side that local sigma is taken over
 LATER = 20  # points after which a shift should still be there
 AROUND = 12  # points on either side that may hold the step (less than any half width)
@@ -41,11 +41,13 @@ def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, NDArr
     sigma = _local_sigma(rest, found.at)
     # Not `rest`: a step back is what makes a shock of a shift.
     stays = _retained(np.broadcast_to(x, rest.shape), found.at, sizes)
-    low, high = sizes - NORMAL * ranking.errors, sizes + NORMAL * ranking.errors
+    ends = np.array(conditional_sizes(ranking.T)) * ranking.errors
+    low, high = ends.min(axis=0), ends.max(axis=0)
     first, last = _intervals(rest, found)
     return {
         "low": first,
         "high": last,
+        "size_unbiased": ends[1],
         "size_low": low,
         "size_high": high,
         "sigma": sizes / sigma,
