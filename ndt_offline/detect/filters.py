@@ -14,6 +14,8 @@ HALVES = (16, 32, 64, 128)
 CUBIC = 128  # from this half width on, the nuisance is a cubic, below it a straight line
 REACH = HALVES[-1] + ORDER
 LEAST = 0.5  # of the theoretical error: below it the calibration is not believed
+_UNIT = np.eye(5)
+_STEP = _UNIT[:, :1]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,8 @@ class Bank:
 def make_bank(phi: Array, n: int) -> Bank:
     """Filters for a series of n points: those that fit at least twice."""
     halves: tuple[int, ...] = tuple(h for h in HALVES if n >= 4 * h + ORDER)
-    whole = whiten(_raw_design(), phi)[:, ORDER:]
-    designs = np.zeros((len(halves), *whole.shape))
-    for design, h in zip(designs, halves, strict=True):
-        rows = slice(None) if h >= CUBIC else slice(0, 3)
-        window = slice(HALVES[-1] - h, HALVES[-1] + h)
-        design[rows, window] = whole[rows, window]
-    solved = np.linalg.solve(_normal(designs), np.eye(5)[:, :1])
+    designs = _used()[: len(halves)] * whiten(_raw_design(), phi)[:, ORDER:]
+    solved = np.linalg.solve(_normal(designs), _STEP)
     weights = np.asarray((solved.swapaxes(1, 2) @ designs)[:, 0], np.float64)
     return Bank(halves, designs, weights, _response(weights, whitened_step(phi)))
 
@@ -52,6 +49,15 @@ def _raw_design() -> Array:
     return np.stack([(t >= 0).astype(np.float64), *(t**k for k in range(4))])
 
 
+@cache
+def _used() -> Array:
+    """1 where a filter uses a column at a point, else 0. [4, 5, 256]."""
+    used = np.zeros((len(HALVES), 5, 2 * HALVES[-1]))
+    for one, h in zip(used, HALVES, strict=True):
+        one[: 5 if h >= CUBIC else 3, HALVES[-1] - h : HALVES[-1] + h] = 1.0
+    return used
+
+
 def _normal(designs: Array) -> Array:
     """Normal equations; a little on the diagonal, 1 where a column is unused.
 
@@ -60,7 +66,7 @@ def _normal(designs: Array) -> Array:
     normal = designs @ designs.swapaxes(1, 2)
     power = np.diagonal(normal, axis1=1, axis2=2)
     extra = np.where(power > 0, 1e-13 * power.max(axis=1, keepdims=True), 1.0)
-    return normal + extra[:, :, None] * np.eye(5)
+    return normal + extra[:, :, None] * _UNIT
 
 
 def _response(weights: Array, step: Array) -> Array:

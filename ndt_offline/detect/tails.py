@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.evidence import cut, without_others
-from ndt_offline.detect.filters import CUBIC, HALVES
+from ndt_offline.detect.evidence import weigh, windows
+from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array
@@ -81,39 +82,48 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
     nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
     if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
-    best = np.zeros(len(found.at))
-    rest = without_others(x - x.mean(), found, ranking.others)
-    data = cut(whiten(rest, found.noise.phi), found.at)
-    weight = cut(np.broadcast_to(1.0 / found.noise.volatility, rest.shape), found.at)
-    for design, half in zip(found.bank.designs, found.bank.halves, strict=True):
-        fits = np.flatnonzero((found.at >= half + ORDER) & (found.at <= len(x) - half))
-        window = slice(HALVES[-1] - half, HALVES[-1] + half)
-        columns = design[: 5 if half >= CUBIC else 3, window]
-        gain = _gain(columns, data[fits, window], weight[fits, window], nu, scale)
-        best[fits] = np.maximum(best[fits], np.sqrt(np.maximum(2 * gain, 0.0)))
+    data = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
+    weight = np.where(_reached(found, len(x)), weigh(found), 0.0)
+    gain = _gain(found.bank.designs, data, weight, nu, scale)
+    best = np.sqrt(np.maximum(2 * gain.max(axis=0), 0.0))
     return np.sign(ranking.T) * best, nu
 
 
-def _gain(columns: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
-    """Log-likelihood of each row of data [k, m] with the step minus without it. [k]."""
-    design = columns * weight[:, None]
-    both = np.concatenate([design, design])
-    both[len(data) :, 0] = 0.0
-    loss = _loss(both, np.tile(data * weight, (2, 1)), nu, scale)
-    return loss[len(data) :] - loss[: len(data)]
+def _reached(found: Search, n: int) -> NDArray[np.bool_]:
+    """Which points around each candidate each filter looks at, if all of them exist. [w, k, 256]."""
+    halves = np.array(found.bank.halves)[:, None]
+    fits = (found.at >= halves + ORDER) & (found.at <= n - halves)
+    inside = np.abs(np.arange(-HALVES[-1], HALVES[-1]) + 0.5) < halves
+    return fits[:, :, None] & inside[:, None]
 
 
-def _loss(design: Array, data: Array, nu: float, scale: float) -> Array:
-    """Minus the log-likelihood at the fit of `ITERATIONS` reweighted least squares. [k].
+def _gain(designs: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
+    """Log-likelihood with the step minus without it, per filter and row of data. [w, k].
 
-    A column that is 0 stays out of the fit.
+    designs [w, 5, m], the step first; data [k, m]; weight [w, k, m]. `ITERATIONS` of reweighted
+    least squares; a column that is 0 stays out of the fit.
     """
-    weighted, transposed = design, design.swapaxes(1, 2)
-    power = (design**2).sum(axis=2)
-    most = power.max(axis=1, keepdims=True)
-    ridge = np.where(power > 0, 1e-12 * most, most)[:, :, None] * np.eye(design.shape[1])
+    w, k, m = weight.shape
+    pairs = (designs[:, :, None] * designs[:, None]).reshape(w, 25, m).swapaxes(1, 2)
+    square = np.tile(weight**2, (1, 2, 1))  # first with the step, then without
+    data = np.tile(data, (2, 1))
+    reweighted = square
+    used = np.ones((w, 2 * k, 5))
+    used[:, k:, 0] = 0.0
+    ridge = _ridge((square @ pairs)[:, :, ::6] * used)
+    both = used[:, :, :, None] * used[:, :, None]
     for _ in range(ITERATIONS):
-        fit = np.linalg.solve(weighted @ transposed + ridge, weighted @ data[:, :, None])
-        square = (data - (transposed @ fit)[:, :, 0]) ** 2 / scale**2
-        weighted = design * ((nu + 1) / (nu + square))[:, None]
-    return np.asarray((nu + 1) / 2 * np.log1p(square / nu).sum(axis=1), np.float64)
+        normal = (reweighted @ pairs).reshape(w, 2 * k, 5, 5) * both + ridge
+        right = ((reweighted * data) @ designs.swapaxes(1, 2)) * used
+        fit = np.linalg.solve(normal, right[..., None])[..., 0]
+        off = (data - fit @ designs) ** 2 * (square / scale**2)
+        reweighted = square * ((nu + 1) / (nu + off))
+    loss = (nu + 1) / 2 * np.log1p(off / nu).sum(axis=2)
+    return np.asarray(loss[:, k:] - loss[:, :k], np.float64)
+
+
+def _ridge(power: Array) -> Array:
+    """A little on the diagonal, and something on it where a column is 0. [..., 5] -> [..., 5, 5]."""
+    most = power.max(axis=-1, keepdims=True)
+    extra = np.where(power > 0, 1e-12 * most, np.maximum(most, 1e-300))
+    return np.asarray(extra[..., None] * np.eye(5), np.float64)
