@@ -73,7 +73,7 @@ def windows(x: Array, found: Search, others: Array) -> Array:
 
 def _around(at: Points, first: int, last: int, n: int) -> Points:
     """Indices at + first .. at + last - 1, none outside the series. [k, last - first]."""
-    return np.clip(at[:, None] + np.arange(first, last), 0, n - 1)
+    return np.minimum(np.maximum(at[:, None] + np.arange(first, last), 0), n - 1)
 
 
 def weigh(found: Search) -> Array:

@@ -98,11 +98,14 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     n, half = len(x), HALVES[-1]
     fast = next_fast_len(max(n, 2 * half), real=True)
     kernels = np.zeros((len(bank.halves), 2, fast))
-    both = np.stack([bank.weights, bank.weights**2], axis=1)
-    kernels[..., :half], kernels[..., -half:] = both[..., half:], both[..., :half]
-    signals = np.stack([whiten(x - x.mean(), noise.phi), noise.volatility**2])
+    for each, weights in ((0, bank.weights), (1, bank.weights**2)):
+        kernels[:, each, :half], kernels[:, each, -half:] = weights[:, half:], weights[:, :half]
+    signals = np.zeros((2, fast))
+    signals[0, :n], signals[1, :n] = whiten(x - x.mean(), noise.phi), noise.volatility**2
     # What wraps around falls on points that a filter does not reach anyway.
-    out = irfft(rfft(signals, fast) * rfft(kernels).conj(), fast)
+    product = rfft(kernels)
+    np.multiply(rfft(signals), np.conj(product, out=product), out=product)
+    out = irfft(product, fast)
     # The transform's own rounding, where the volatility spans many orders of magnitude.
     least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2
     power = (bank.weights**2).sum(axis=1, keepdims=True)
@@ -123,5 +126,5 @@ def calibrate(size: Array, error: Array, halves: tuple[int, ...]) -> Array:
 
 def respond(bank: Bank, rows: Points, distance: Points) -> Array:
     """Output of filter `rows` at `distance` points after a unit step; 0 out of reach."""
-    inside = np.abs(distance) <= REACH
-    return np.where(inside, bank.response[rows, np.clip(distance, -REACH, REACH) + REACH], 0.0)
+    near = np.maximum(np.minimum(distance, REACH), -REACH)
+    return np.where(near == distance, bank.response[rows, near + REACH], 0.0)

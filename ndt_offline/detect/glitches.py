@@ -40,8 +40,10 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
 
 def _both_ways(x: Array, noise: Noise) -> Array:
     """Innovations of the series and of the series turned round. [2, n]."""
-    centred = x - x.mean()
-    return whiten(np.stack([centred, centred[::-1]]), noise.phi)
+    both = np.empty((2, len(x)))
+    both[0] = x - x.mean()
+    both[1] = both[0, ::-1]
+    return whiten(both, noise.phi)
 
 
 def _pulses(both: Array, noise: Noise, width: int) -> list[int]:

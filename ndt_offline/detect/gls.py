@@ -91,7 +91,10 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
     columns = describe_steps(f.clean, found, ranking)
     last = len(f.points) - 1
-    at = {name: f.points[np.clip(found.at + columns[name], 0, last)] for name in ("low", "high")}
+    at = {
+        name: f.points[np.minimum(np.maximum(found.at + columns[name], 0), last)]
+        for name in ("low", "high")
+    }
     for name in ("size_unbiased", "size_low", "size_high"):
         columns[name] = columns[name] * f.unit
     return columns | {

@@ -88,11 +88,13 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     """
     order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
     # Row k is the series k points before: row 0 is what the others explain.
-    rows: Array = np.stack([u[order - k : len(u) - k] for k in range(order + 1)])
+    rows: Array = np.empty((order + 1, len(u) - order))
+    for k, row in enumerate(rows):
+        row[:] = u[order - k : len(u) - k]
     size = np.abs(u)
     far = np.maximum(np.maximum(size[3:-1], size[2:-2]), np.maximum(size[1:-3], size[:-4]))
     calm: Array = (LEVERAGE / np.maximum(far[order - 4 :], LEVERAGE)) ** 2
-    whole: Array = np.r_[1.0, np.zeros(ORDER)]
+    whole = inverse_filter(np.zeros(ORDER))
     ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (rows[0] * rows[0]))))
     weight = calm
     for _ in range(rounds):
@@ -108,8 +110,15 @@ def whiten(x: Array, phi: Array) -> Array:
     """x_t - sum_k phi_k x_(t-k) along the last axis; the first eight entries are 0."""
     out: Array = np.zeros(x.shape)
     if out.size:  # all rows in one go; what runs over from one row to the next is set to 0
-        out.reshape(-1)[ORDER:] = np.convolve(x.reshape(-1), np.r_[1.0, -phi], "valid")
+        out.reshape(-1)[ORDER:] = np.convolve(x.reshape(-1), inverse_filter(phi), "valid")
         out[..., :ORDER] = 0.0
+    return out
+
+
+def inverse_filter(phi: Array) -> Array:
+    """1, -phi_1, ..., -phi_8: what a series is convolved with to give its innovations."""
+    out = np.ones(len(phi) + 1)
+    np.negative(phi, out=out[1:])
     return out
 
 
@@ -130,4 +139,4 @@ def autoregress(innovations: Array, phi: Sequence[float] | Array) -> Array:
 
 def whitened_step(phi: Array) -> Array:
     """What whitening makes of a unit step: 1, 1 - phi_1, ..., [5]; the last value stays."""
-    return 1.0 - np.r_[0.0, np.cumsum(phi)]
+    return np.cumsum(inverse_filter(phi))

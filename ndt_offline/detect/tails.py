@@ -52,7 +52,7 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
-    log[finite] = _constant(nu[finite]) - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
+    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
     log[-1] = -0.5 * np.log(2 * np.pi) - z2[-1] / 2
     beyond = np.empty(len(GRID))
     beyond[finite] = stdtr(nu[finite, 0], -limit / scale[finite, 0])
@@ -63,10 +63,13 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     return float(GRID[best]), float(scale[best, 0])
 
 
-def _constant(nu: Array) -> Array:
+@cache
+def _constants() -> Array:
+    """Log of the density of Student's t at 0, for the finite values of the grid. [14, 1]."""
     from scipy.special import gammaln
 
-    return gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi)
+    nu = np.array(GRID[:-1])[:, None]
+    return np.asarray(gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi))
 
 
 def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, float]:
