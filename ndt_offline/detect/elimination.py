@@ -64,9 +64,7 @@ def _joint(found: Search) -> tuple[Array, Array, Array]:
     return inverse, inverse @ found.outputs, inverse @ found.covariance @ inverse.T
 
 
-def _drop(
-    j: int, inverse: Array, fit: Array, covariance: Array
-) -> tuple[Array, Array, Array]:
+def _drop(j: int, inverse: Array, fit: Array, covariance: Array) -> tuple[Array, Array, Array]:
     """The same without candidate j: the inverse of what is left, its row and column j now 0.
 
     With B the inverse, that of the mixing without row and column j is P B, where P takes from

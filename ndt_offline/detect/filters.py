@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from ndt_offline.detect.noise import MAD, ORDER, Noise, median, whiten, whitened_step
+from ndt_offline.detect.noise import MAD, ORDER, Noise, inverse_filter, median, whiten
 from ndt_offline.detect.transition import Array, Points
 
 HALVES = (16, 32, 64, 128)
@@ -39,7 +39,7 @@ def make_bank(phi: Array, n: int) -> Bank:
     designs = _used()[: len(halves)] * whiten(_raw_design(), phi)[:, ORDER:]
     solved = np.linalg.solve(_normal(designs), _STEP)
     weights = np.asarray((solved.swapaxes(1, 2) @ designs)[:, 0], np.float64)
-    return Bank(halves, designs, weights, _response(weights, whitened_step(phi)))
+    return Bank(halves, designs, weights, _response(weights, phi))
 
 
 @cache
@@ -69,17 +69,16 @@ def _normal(designs: Array) -> Array:
     return normal + extra[:, :, None] * _UNIT
 
 
-def _response(weights: Array, step: Array) -> Array:
-    """Output at t of a unit step at t - d: sum over the weights of the whitened step."""
-    width, half = 2 * REACH + 1, HALVES[-1]
-    padded = np.zeros((len(weights), width + ORDER))
-    # Entry j of `padded` is the weight at offset j - REACH from the centre.
-    padded[:, REACH - half : REACH + half] = weights
-    tail = np.cumsum(padded[:, ::-1], axis=1)[:, ::-1]
-    out = step[-1] * tail
-    for k in range(ORDER):
-        out[:, : width + ORDER - k] += (step[k] - step[-1]) * padded[:, k:]
-    return out[:, width - 1 :: -1]
+def _response(weights: Array, phi: Array) -> Array:
+    """Output at t of a unit step at t - d: the running sum over d of that to a unit pulse."""
+    w, width = weights.shape
+    turned = np.zeros((w, width + ORDER))
+    turned[:, :width] = weights[:, ::-1]
+    pulse = np.convolve(turned.reshape(-1), inverse_filter(phi))[: turned.size]
+    out = np.zeros((w, 2 * REACH + 1))
+    # Entry 0 is at distance -REACH; the last point of a filter is at its distance 127.
+    np.cumsum(pulse.reshape(turned.shape), axis=1, out=out[:, ORDER + 1 :])
+    return out
 
 
 @dataclass(frozen=True)

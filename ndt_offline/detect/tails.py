@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.evidence import weigh, windows
-from ndt_offline.detect.filters import HALVES
+from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.pursuit import Search
-from ndt_offline.detect.transition import Array
+from ndt_offline.detect.transition import Array, Points
 
 GRID = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 48.0, np.inf)
 GAUSSIAN = 40.0  # degrees of freedom from which on tails count as Gaussian
@@ -85,48 +85,86 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
     nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
     if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
-    data = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
-    weight = np.where(_reached(found, len(x)), weigh(found), 0.0)
-    gain = _gain(found.bank.designs, data, weight, nu, scale)
-    best = np.sqrt(np.maximum(2 * gain.max(axis=0), 0.0))
+    packing = _packing(len(found.bank.halves))
+    rest = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
+    halves = np.array(found.bank.halves)
+    place = found.at[:, None]
+    fits = (place >= halves + ORDER) & (place <= len(x) - halves)
+    weight = weigh(found)[:, packing.points] * fits[:, packing.owner]
+    gain = _gain(packing, found.bank.designs, rest[:, packing.points], weight, nu, scale)
+    best = np.sqrt(np.maximum(2 * gain.max(axis=1), 0.0))
     return np.sign(ranking.T) * best, nu
 
 
-def _reached(found: Search, n: int) -> NDArray[np.bool_]:
-    """Which points around each candidate each filter looks at, if all of them exist. [w, k, 256]."""
-    halves = np.array(found.bank.halves)[:, None]
-    fits = (found.at >= halves + ORDER) & (found.at <= n - halves)
-    inside = np.abs(np.arange(-HALVES[-1], HALVES[-1]) + 0.5) < halves
-    return fits[:, :, None] & inside[:, None]
+@dataclass(frozen=True)
+class Packing:
+    """The windows of w filters laid end to end, m points in all, with their c columns in use.
 
-
-def _gain(designs: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
-    """Log-likelihood with the step minus without it, per filter and row of data. [w, k].
-
-    designs [w, 5, m], the step first; data [k, m]; weight [w, k, m]. `ITERATIONS` of reweighted
-    least squares; a column that is 0 stays out of the fit.
+    points [m]: place in the widest window. owner [m]: number of the filter. column [c]: number of
+    the column among 5 w. mine [c, m]: whether column and point are of one filter. left, right [q]:
+    pairs of columns of one filter. pair [w, 5, 5]: number of the pair, q where there is none.
     """
-    w, k, m = weight.shape
-    pairs = (designs[:, :, None] * designs[:, None]).reshape(w, 25, m).swapaxes(1, 2)
-    square = np.tile(weight**2, (1, 2, 1))  # first with the step, then without
-    data = np.tile(data, (2, 1))
-    reweighted = square
-    used = np.ones((w, 2 * k, 5))
-    used[:, k:, 0] = 0.0
-    ridge = _ridge((square @ pairs)[:, :, ::6] * used)
-    both = used[:, :, :, None] * used[:, :, None]
+
+    points: Points
+    owner: Points
+    column: Points
+    mine: Array
+    left: Points
+    right: Points
+    pair: Points
+
+
+@cache
+def _packing(w: int) -> Packing:
+    widths = [2 * h for h in HALVES[:w]]
+    points = np.concatenate([np.arange(HALVES[-1] - n // 2, HALVES[-1] + n // 2) for n in widths])
+    owner = np.repeat(np.arange(w), widths)
+    column = np.concatenate(
+        [5 * row + np.arange(5 if h >= CUBIC else 3) for row, h in enumerate(HALVES[:w])]
+    )
+    same = np.equal.outer(column // 5, column // 5)
+    left, right = np.nonzero(np.triu(same))
+    pair = np.full((w * 5, w * 5), len(left))
+    pair[column[left], column[right]] = pair[column[right], column[left]] = np.arange(len(left))
+    blocks = np.stack([pair[5 * row : 5 * row + 5, 5 * row : 5 * row + 5] for row in range(w)])
+    mine = (column[:, None] // 5 == owner).astype(np.float64)
+    return Packing(points, owner, column, mine, left, right, blocks)
+
+
+def _gain(
+    packing: Packing, designs: Array, data: Array, weight: Array, nu: float, scale: float
+) -> Array:
+    """Log-likelihood with the step minus without it, per row of data and filter. [k, w].
+
+    designs [w, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
+    squares, for all rows and filters at once; a column that is 0 stays out of the fit.
+    """
+    k, w = len(data), len(designs)
+    columns = designs.reshape(5 * w, -1)[packing.column[:, None], packing.points] * packing.mine
+    products = np.zeros((len(packing.left) + 1, len(packing.points)))  # the last: no such pair
+    np.multiply(columns[packing.left], columns[packing.right], out=products[:-1])
+    used = np.ones((2 * k, w, 5))  # first with the step, then without
+    used[k:, :, 0] = 0.0
+    both = used[..., None] * used[..., None, :]
+    data, square = np.concatenate([data, data]), np.concatenate([weight, weight]) ** 2
+    reweighted, ridge, off = square, None, square
+    right = np.zeros((2 * k, 5 * w))
     for _ in range(ITERATIONS):
-        normal = (reweighted @ pairs).reshape(w, 2 * k, 5, 5) * both + ridge
-        right = ((reweighted * data) @ designs.swapaxes(1, 2)) * used
-        fit = np.linalg.solve(normal, right[..., None])[..., 0]
-        off = (data - fit @ designs) ** 2 * (square / scale**2)
+        normal = (reweighted @ products.T)[:, packing.pair] * both
+        ridge = _ridge(normal) if ridge is None else ridge
+        right[:, packing.column] = (reweighted * data) @ columns.T
+        fit = np.linalg.solve(normal + ridge, (right.reshape(used.shape) * used)[..., None])
+        off = data - fit.reshape(2 * k, 5 * w)[:, packing.column] @ columns
+        off = off * off * (square / scale**2)
         reweighted = square * ((nu + 1) / (nu + off))
-    loss = (nu + 1) / 2 * np.log1p(off / nu).sum(axis=2)
-    return np.asarray(loss[:, k:] - loss[:, :k], np.float64)
+    starts = np.flatnonzero(np.diff(packing.owner, prepend=-1))
+    loss = (nu + 1) / 2 * np.add.reduceat(np.log1p(off / nu), starts, axis=1)
+    return np.asarray(loss[k:] - loss[:k], np.float64)
 
 
-def _ridge(power: Array) -> Array:
-    """A little on the diagonal, and something on it where a column is 0. [..., 5] -> [..., 5, 5]."""
+def _ridge(normal: Array) -> Array:
+    """A little on the diagonal, and something on it where a column is 0. [..., 5, 5]."""
+    power = np.diagonal(normal, axis1=-2, axis2=-1)
     most = power.max(axis=-1, keepdims=True)
     extra = np.where(power > 0, 1e-12 * most, np.maximum(most, 1e-300))
     return np.asarray(extra[..., None] * np.eye(5), np.float64)
