@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.estimate import check_fits, estimate
+from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
@@ -26,6 +27,7 @@ from ndt_offline.store.results import Results
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
 
+SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -70,12 +72,14 @@ def analyze(
     report: bool = True,
     fail_on: Sequence[str] = (),
     command: str = "",
+    replace: bool = False,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
 
     out: the store, `analysis.zarr` in the run by default.
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
+    replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
@@ -108,6 +112,8 @@ def analyze(
                 setup = prepare(run, parameters)
                 plan = make_plan(run, store, key, space_keys(setup))
                 check_fits(estimate(setup, plan), store)
+                if plan.changed and not (plan.create or replace):
+                    check_kept(store, setup)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told)
             results = Results(store)
@@ -204,9 +210,14 @@ def _notes(run: Run, results: Results) -> Iterator[str]:
     yield from setup["notes"]
     if run.hidden:
         yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    if setup["skipped"]:
-        names = ", ".join(name for name, _ in setup["skipped"][:5])
-        yield f"{len(setup['skipped'])} layers skipped ({names}): {setup['skipped'][0][1]}"
+    reasons: dict[str, list[str]] = {}
+    for name, reason in setup["skipped"]:
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in list(reasons.items())[:SAID]:
+        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
+    if len(reasons) > SAID:
+        more = sum(map(len, list(reasons.values())[SAID:]))
+        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
     for space in results.spaces:
         for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
             if count:

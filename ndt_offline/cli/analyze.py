@@ -38,6 +38,11 @@ Examples:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
 @what_options
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Let other layers, shapes or centring replace what the store holds (else: refused).",
+)
 @click.option("--metrics", multiple=True, metavar="NAME", help="Metrics to derive (default: all).")
 @click.option(
     "--detector",
@@ -134,6 +139,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            replace=options.pop("replace"),
             **question_of(options),
         )
 

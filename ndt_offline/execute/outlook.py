@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndt_offline.execute.estimate import Estimate, best_workers, duration, estimate, size
+from ndt_offline.execute.keeping import given_up
 from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.readiness import make_job
 from ndt_offline.replay.mark import space_keys
@@ -32,6 +33,9 @@ class Outlook:
         yield f"checkpoints: {len(plan.steps)}; done: {plan.done}; to replay: {plan.todo}"
         if plan.changed and not plan.create:
             yield "layers, shapes or probe differ from the store's: what they change is replayed"
+            rows, options = given_up(self.store, self.setup)
+            if rows:
+                yield f"{rows} checkpoints measured with {options} would be lost: --out, --replace"
         for space in self.setup.spaces:
             yield f"{space.name}: {len(space.layers)} layers, {space.width} components at most"
         yield f"blocks: {need.blocks} of {plan.length} checkpoints, one task each"
