@@ -73,6 +73,7 @@ def analyze(
     fail_on: Sequence[str] = (),
     command: str = "",
     replace: bool = False,
+    workers: int | None = None,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
@@ -83,6 +84,7 @@ def analyze(
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
@@ -120,7 +122,7 @@ def analyze(
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
-            _derive(store, results, asked)
+            _derive(store, results, asked, workers)
 
         table = summary_rows(results)
         result = Result(
@@ -158,14 +160,14 @@ def _replay(
             count.failed += len(report.problems)
 
 
-def _derive(store: Path, results: Results, asked: Question) -> None:
+def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
     from threadpoolctl import threadpool_limits
 
     from ndt_offline.execute.derive import derive
 
     schema.forget_consolidated(store)
     with threadpool_limits(limits=1):
-        derive(results, asked)
+        derive(results, asked, workers)
     schema.consolidate(store)
 
 

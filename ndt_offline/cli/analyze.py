@@ -140,6 +140,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
             replace=options.pop("replace"),
+            workers=where.workers,
             **question_of(options),
         )
 

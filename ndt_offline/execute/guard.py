@@ -45,7 +45,7 @@ def run_guarded(
     page = mmap.mmap(-1, _PAGE.size)
     page[:] = _PAGE.pack(-1, 0)
     reader, writer = Pipe(duplex=False)
-    child = _fork()
+    child = fork()
     if child == 0:
         reader.close()
         _child(job, blocks, page, writer)  # does not return
@@ -82,7 +82,8 @@ def _parent(
             raise Died(blocks[done], now[0], f"no end after {job.limits.seconds:.0f} s")
 
 
-def _fork() -> int:
+def fork() -> int:
+    """Fork; the child must not touch what other threads of the parent use."""
     with warnings.catch_warnings():
         # Python warns of threads: none of ours holds a lock that the child takes.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -108,13 +109,14 @@ def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connectio
             for block in blocks:
                 writer.send(runner(block, starting))
         except Exception as error:
-            writer.send(_portable(error))
+            writer.send(portable(error))
         code = 0
     finally:
         os._exit(code)  # without the parent's exit handlers and buffers
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
+    """The error, or where it cannot be pickled its words."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
