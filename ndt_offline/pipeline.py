@@ -14,7 +14,7 @@ from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
@@ -114,6 +114,7 @@ def analyze(
                 setup = prepare(run, parameters)
                 plan = make_plan(run, store, key, space_keys(setup))
                 check_fits(estimate(setup, plan), store)
+                check_time(setup)
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):

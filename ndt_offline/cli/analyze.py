@@ -98,7 +98,8 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     where = Where.of(options)
     if where.dry_run:
         for path in paths:
-            where.outlook(path, options["out"], parameters_of(dict(options)))
+            asked = question_of(options)
+            where.outlook(path, options["out"], parameters_of(dict(options)), asked)
         return 0
     if where.watch and len(paths) > 1:
         raise click.UsageError("--watch is for a single PATH")

@@ -96,6 +96,7 @@ def _child(task: Callable[[int], Any], pipe: Connection) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         while True:
             number = pipe.recv()
+            answer: tuple[Any, Exception | None]
             try:
                 answer = (task(number), None)
             except Exception as error:

@@ -89,7 +89,7 @@ def json_of(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _folder(group: zarr.Group) -> Path:
-    return Path(str(group.store_path.store.root)) / group.path  # type: ignore[attr-defined]
+    return Path(str(group.store_path.store.root)) / group.path
 
 
 def _files(group: zarr.Group) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ndt_offline import analyze
-from ndt_offline.errors import DamagedError, UsageError
+from ndt_offline import analyze, open_run
+from ndt_offline.errors import DamagedError, RefusedError, UsageError
 from ndt_offline.execute.keeping import options_of
 from ndt_offline.execute.outlook import foresee
+from ndt_offline.execute.readiness import check_time
 from ndt_offline.pipeline import Result
-from ndt_offline.replay.setup import Parameters
+from ndt_offline.replay.setup import Parameters, prepare
 from ndt_offline.report.export import export
 from ndt_offline.store.tables import read_table
 
@@ -88,3 +90,13 @@ def test_complex_weights_are_listed_as_not_measured(tmp_path: Path) -> None:
     result = quick(tmp_path)
     assert [x.name for x in result.results.spaces[1].layers] == ["w"]
     assert any("mix" in note and "complex" in note for note in result.notes)
+
+
+def test_a_graph_that_asks_for_a_year_is_refused_before_it_runs(run_path: Path) -> None:
+    setup = prepare(open_run(run_path), Parameters())
+    exact = 2 * 32 * (12 * 8 + 8 * 4) + 32 * 8  # two products on 32 rows, and a ReLU
+    assert exact <= setup.flops < 100 * exact  # the spectra come on top
+    check_time(setup)
+    with pytest.raises(RefusedError, match=r"1\.0e\+20 operations, .* h at 1e\+12") as said:
+        check_time(replace(setup, flops=1e20))
+    assert "--probe" in str(said.value)
