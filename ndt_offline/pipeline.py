@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.estimate import check_fits, estimate
+from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
     from ndt_offline.report.baselines import Comparison
 
+SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -73,16 +75,20 @@ def analyze(
     fail_on: Sequence[str] = (),
     command: str = "",
     baseline: str | None = None,
+    replace: bool = False,
+    workers: int | None = None,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
 
     out: the store, `analysis.zarr` in the run by default.
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
+    replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
     baseline: name of healthy runs to compare with, see `report.baselines`.
+    workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
@@ -115,13 +121,16 @@ def analyze(
                 setup = prepare(run, parameters)
                 plan = make_plan(run, store, key, space_keys(setup))
                 check_fits(estimate(setup, plan), store)
+                check_time(setup)
+                if plan.changed and not (plan.create or replace):
+                    check_kept(store, setup)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told)
             results = Results(store)
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
-            _derive(store, results, asked)
+            _derive(store, results, asked, workers)
 
         table = summary_rows(results)
         beside = None
@@ -163,14 +172,14 @@ def _replay(
             count.failed += len(report.problems)
 
 
-def _derive(store: Path, results: Results, asked: Question) -> None:
+def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
     from threadpoolctl import threadpool_limits
 
     from ndt_offline.execute.derive import derive
 
     schema.forget_consolidated(store)
     with threadpool_limits(limits=1):
-        derive(results, asked)
+        derive(results, asked, workers)
     schema.consolidate(store)
 
 
@@ -215,9 +224,14 @@ def _notes(run: Run, results: Results) -> Iterator[str]:
     yield from setup["notes"]
     if run.hidden:
         yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    if setup["skipped"]:
-        names = ", ".join(name for name, _ in setup["skipped"][:5])
-        yield f"{len(setup['skipped'])} layers skipped ({names}): {setup['skipped'][0][1]}"
+    reasons: dict[str, list[str]] = {}
+    for name, reason in setup["skipped"]:
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in list(reasons.items())[:SAID]:
+        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
+    if len(reasons) > SAID:
+        more = sum(map(len, list(reasons.values())[SAID:]))
+        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
     for space in results.spaces:
         for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
             if count:

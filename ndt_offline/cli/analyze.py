@@ -39,6 +39,11 @@ Examples:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
 @what_options
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Let other layers, shapes or centring replace what the store holds (else: refused).",
+)
 @click.option("--metrics", multiple=True, metavar="NAME", help="Metrics to derive (default: all).")
 @click.option(
     "--detector",
@@ -95,7 +100,8 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     where = Where.of(options)
     if where.dry_run:
         for path in paths:
-            where.outlook(path, options["out"], parameters_of(dict(options)))
+            asked = question_of(options)
+            where.outlook(path, options["out"], parameters_of(dict(options)), asked)
         return 0
     if where.watch and len(paths) > 1:
         raise click.UsageError("--watch is for a single PATH")
@@ -137,6 +143,8 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
             baseline=options.pop("baseline"),
+            replace=options.pop("replace"),
+            workers=where.workers,
             **question_of(options),
         )
 

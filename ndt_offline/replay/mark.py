@@ -16,6 +16,7 @@ from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import fingerprint, sha256_file
 
 SEGMENT = 32  # a checkpoint builds on at most this many before it
+_NONE: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Block:
     @classmethod
     def of(cls, entries: Sequence[Entry], start: int, stop: int, todo: Sequence[int]) -> Block:
         """The block of these rows, with what it needs and no more: it travels to workers."""
-        light = [replace(e, scalars={}) for e in entries[max(0, start - SEGMENT) : stop]]
+        light = [replace(e, scalars=_NONE) for e in entries[max(0, start - SEGMENT) : stop]]
         at = min(start, SEGMENT)
         return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo))
 

@@ -52,6 +52,7 @@ class Setup:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    flops: float = 0.0  # of one checkpoint: the forward pass, and the spectra
 
     def about(self) -> dict[str, Any]:
         """What the store remembers of it, as plain JSON."""
@@ -94,6 +95,7 @@ def probe_path(run: Run, parameters: Parameters) -> Path:
 
 def prepare(run: Run, parameters: Parameters) -> Setup:
     """Choose the layers; what cannot be measured is told, and the rest goes on."""
+    from ndt_offline.graph.costs import forward_flops
     from ndt_offline.graph.layers import choose_layers, weight_layers
 
     found = _Found()
@@ -107,6 +109,7 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
     chosen, light = picked.get("activations", ([], []))
     weights, heavy = picked["weights"]
     spaces = (_space("activations", chosen), _space("weights", weights))
+    forward = forward_flops(graph) if graph and chosen else 0.0
     return Setup(
         str(run.path),
         setup_key(run, parameters),
@@ -117,6 +120,7 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
         (*light, *heavy),
         tuple(found.notes),
         tuple(found.problems),
+        forward + sum(layer.flops for layer in (*chosen, *weights)),
     )
 
 

@@ -126,18 +126,20 @@ def put_series(
 ) -> None:
     """Write a whole array that the driver owns, made if it is missing."""
     values = np.asarray(values)
-    if name not in group or group[name].shape != values.shape:
-        if name in group:
+    array: Any = group.get(name)
+    if array is None or array.shape != values.shape:
+        if array is not None:
             del group[name]
         chunks = tuple(
             min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
         )
         dtype = str if values.dtype.kind in "OU" else values.dtype
-        _array(group, name, values.shape, chunks, dtype, dims)
+        array = _array(group, name, values.shape, chunks, dtype, dims)
     if values.size:
-        group[name][...] = values
+        array[...] = values
     # After the values: an attribute that says what they are must not stand beside unwritten ones.
-    group[name].attrs.update(about)
+    if about:
+        array.attrs.update(about)
 
 
 def forget_consolidated(path: Path) -> None:
@@ -222,10 +224,10 @@ def _array(
     dtype: Any,
     dims: tuple[str, ...],
     **about: Any,
-) -> None:
+) -> zarr.Array:
     floating = dtype is not str and np.dtype(dtype).kind == "f"
     fill: Any = math.nan if floating else ("" if dtype is str else 0)
-    group.create_array(
+    return group.create_array(
         name,
         shape=shape,
         chunks=tuple(max(n, 1) for n in chunks),
