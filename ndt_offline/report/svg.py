@@ -114,10 +114,20 @@ def column(frame: Frame, start: float, stop: float, style: str, label: str) -> M
     return Markup(shape).format(s=style, x=a, y=TOP, w=b - a, h=frame.bottom - TOP, t=text)
 
 
-def rule(frame: Frame, x: float, style: str, title: str) -> Markup:
-    """A vertical line over the whole height; its title is read by hovering."""
+def rule(frame: Frame, x: float, style: str, title: str, height: int | None = None) -> Markup:
+    """A vertical line over the whole height, or `height` from below; its title is for hovering."""
+    top = TOP if height is None else frame.bottom - height
     form = '<path class="{s}" d="M{x:.1f} {a}V{b}"><title>{t}</title></path>'
-    return Markup(form).format(s=style, x=float(frame.at_x(x)), a=TOP, b=frame.bottom, t=title)
+    return Markup(form).format(s=style, x=float(frame.at_x(x)), a=top, b=frame.bottom, t=title)
+
+
+def group(name: str, layers: Sequence[Markup]) -> Markup:
+    """Layers that many charts share, by a name that `reference` uses."""
+    return Markup('<g id="{n}">{layers}</g>').format(n=name, layers=Markup("").join(layers))
+
+
+def reference(name: str) -> Markup:
+    return Markup('<use href="#{n}"/>').format(n=name)
 
 
 def mark(frame: Frame, x: float, y: float, style: str, title: str, shape: str = "dot") -> Markup:
