@@ -15,10 +15,11 @@ from ndt_offline.report.marks import Marks
 from ndt_offline.report.pairs import matched_layers
 from ndt_offline.report.summary import Row
 from ndt_offline.report.table import printable
-from ndt_offline.report.tidy import event_members, rows_of, tidy_table
+from ndt_offline.report.tidy import Table, event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
+from ndt_offline.store.tables import read_table
 
-POINTS = 50_000  # drawn points of all series' charts together
+POINTS = 40_000  # drawn points of all series' charts together
 FEWEST, FINEST = 80, 400  # points of one chart
 CHARTS = 400  # series drawn; the others are in the tables
 MARKED = 6_000  # jumps marked in all charts together, the strongest of each
@@ -37,21 +38,53 @@ class Found:
     joined: Grouped  # events that the series takes part in
     events: list[Row]
     couplings: list[Row]
+    strongest: list[Row]  # transitions of all series, as many as are listed
+    count: int  # of all transitions
 
 
-def found_in(store: Results) -> Found:
-    """Everything that was found, read once."""
-    grouped: dict[str, Grouped] = {}
-    for table in ("phases", "transitions"):
-        grouped[table] = defaultdict(list)
-        for row in rows_of(tidy_table(store, table)):
-            grouped[table][row["space"], row["layer"], row["metric"]].append(row)
+def found_in(store: Results, series: int, listed: int) -> Found:
+    """What is shown of what was found, for `series` charts and lists of `listed` rows."""
     events = rows_of(tidy_table(store, "events"))
     joined: Grouped = defaultdict(list)
     for number, name in dict.fromkeys(event_members(store)):
         joined[name].append(events[number])
-    couplings = rows_of(tidy_table(store, "couplings"))
-    return Found(grouped["phases"], grouped["transitions"], joined, events, couplings)
+    couplings, jumps = rows_of(tidy_table(store, "couplings")), tidy_table(store, "transitions")
+    # A long run has more jumps than rows of Python can hold: choose first.
+    owner, strength = jump_strengths(store)
+    marked = strongest(owner, strength, max(5, MARKED // max(series, 1)))
+    top = strongest(np.zeros_like(owner), strength, listed)
+    return Found(
+        _grouped(tidy_table(store, "phases")), _grouped(_only(jumps, marked)), joined, events,
+        couplings, rows_of(_only(jumps, top)), len(owner),
+    )  # fmt: skip
+
+
+def jump_strengths(store: Results) -> tuple[np.ndarray, np.ndarray]:
+    """Of every transition the number of its series, and the threshold at which it drops out."""
+    group = store.answer("transitions")
+    if group is None:
+        return np.zeros(0, np.int64), np.zeros(0)
+    rows = read_table(group, "transitions")
+    return rows["series"].astype(np.int64), np.abs(np.nan_to_num(rows["drops_out"]))
+
+
+def strongest(owner: np.ndarray, strength: np.ndarray, most: int) -> np.ndarray:
+    """Indices, increasing, of the `most` strongest of each owner [n]."""
+    order = np.lexsort((-strength, owner))
+    sorted_owner = owner[order]
+    rank = np.arange(len(owner)) - np.searchsorted(sorted_owner, sorted_owner)
+    return np.sort(order[rank < most])
+
+
+def _only(table: Table, index: np.ndarray) -> Table:
+    return {name: column[index] for name, column in table.items()}
+
+
+def _grouped(table: Table) -> Grouped:
+    grouped: Grouped = defaultdict(list)
+    for row in rows_of(table):
+        grouped[row["space"], row["layer"], row["metric"]].append(row)
+    return grouped
 
 
 def points_of(count: int) -> int:
@@ -86,14 +119,14 @@ def series_sections(
 ) -> list[dict[str, Any]]:
     """Charts by metric, the headline metric first, until `CHARTS` are drawn."""
     ordered = [row for metric in metrics for row in rows if row["metric"] == metric][:CHARTS]
-    most, marked = points_of(len(ordered)), max(5, MARKED // max(len(ordered), 1))
+    most = points_of(len(ordered))
     sections: dict[tuple[str, str], dict[str, Any]] = {}
     steps = store.steps.astype(np.float64)
     for number, row in enumerate(ordered):
         key = row["metric"], row["space"]
         section = sections.setdefault(key, {"metric": key[0], "space": key[1], "charts": []})
         name = row["space"], row["layer"], row["metric"]
-        values, jumps = store.series(*name), _strongest(found.transitions.get(name, ()), marked)
+        values, jumps = store.series(*name), found.transitions.get(name, ())
         title = printable(f"{row['metric']} of {row['space']} {row['layer']} over training steps")
         linear, log = (
             panels.series_chart(
@@ -104,12 +137,6 @@ def series_sections(
         )  # fmt: skip
         section["charts"].append({"row": row, "number": number, "linear": linear, "log": log})
     return list(sections.values())
-
-
-def _strongest(transitions: Sequence[Row], most: int) -> Sequence[Row]:
-    if len(transitions) <= most:
-        return transitions
-    return sorted(transitions, key=lambda t: -abs(t["drops_out"] or 0.0))[:most]
 
 
 def heat_maps(store: Results) -> list[dict[str, Any]]:

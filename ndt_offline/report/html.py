@@ -55,7 +55,8 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
     store, rows = analysis.results, list(analysis.table)
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     head = metric or (HEAD if HEAD in metrics else next(iter(metrics), HEAD))
-    found, shown = charts.found_in(store), [row for row in rows if row["metric"] == head]
+    shown = [row for row in rows if row["metric"] == head]
+    found = charts.found_in(store, min(len(rows), charts.CHARTS), LISTED)
     targets = [t for t in TARGETS if any(f"rho_{t}" in row for row in rows)]
     sections = charts.series_sections(
         store, rows, found, [head, *(m for m in metrics if m != head)]
@@ -76,7 +77,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "pairs": charts.pair_charts(store, head),
         "coupling_charts": charts.coupling_charts(found, head, targets),
         "couplings": found.couplings, "events": found.events,
-        "transitions": [t for group in found.transitions.values() for t in group],
+        "transitions": found.strongest, "jumps": found.count,
         "sweep": charts.sweep_chart(store), "rates": charts.rates_chart(store),
         "notes": analysis.notes, "problems": [_plain_problem(p) for p in analysis.problems],
         "parameters": _as_json(parameters_of(store)), "versions": versions(),

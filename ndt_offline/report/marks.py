@@ -1,4 +1,4 @@
-"""What else happened in training, for charts: restarts, learning rates, epochs, by training step."""
+"""What else happened in training, for charts: restarts, learning rates, epochs."""
 
 from __future__ import annotations
 

@@ -50,8 +50,11 @@ def series_chart(
     layers += _drawn(frame, shape, "value")
     for p in phases:
         ends = np.array([p["start"], p["end"]], np.float64)
-        between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), 24))
-        share = np.linspace(p["value_start"], p["value_end"], 24)
+        many = 2 if log else 24  # straight in log(step + 1), and a curve in steps
+        if not all(frame.y[0] <= p[end] <= frame.y[1] for end in ("value_start", "value_end")):
+            many = 24  # what leaves the frame is left out
+        between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), many))
+        share = np.linspace(p["value_start"], p["value_end"], many)
         inside = (share >= frame.y[0]) & (share <= frame.y[1])
         layers.append(svg.line(frame, between, np.where(inside, share, np.nan), "fit"))
     for t in transitions:

@@ -99,7 +99,7 @@ def band(frame: Frame, x: Floats, low: Floats, high: Floats, style: str) -> Mark
     known = np.isfinite(top) & np.isfinite(bottom)
     pieces = []
     for part in _stretches(known):
-        there, back = _path(px[part], top[part]), _path(px[part][::-1], bottom[part][::-1])
+        there, back = _path(px[part], top[part], 1), _path(px[part][::-1], bottom[part][::-1], 1)
         pieces.append(there + "L" + back[1:] + "Z")
     return Markup('<path class="{s}" d="{d}"/>').format(s=style, d=Markup("".join(pieces)))
 
@@ -226,10 +226,11 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _path(px: Floats, py: Floats) -> str:
+def _path(px: Floats, py: Floats, digits: int = 2) -> str:
     known = np.isfinite(px) & np.isfinite(py)
+    xs, ys = np.round(px, 1), np.round(py, digits)
     return "".join(
-        "M" + "L".join(f"{a:.2f} {b:.2f}" for a, b in zip(px[p], py[p], strict=True))
+        "M" + "L".join(f"{a:g} {b:g}" for a, b in zip(xs[p].tolist(), ys[p].tolist(), strict=True))
         for p in _stretches(known)
     )
 

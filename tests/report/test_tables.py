@@ -44,6 +44,26 @@ def test_every_column_is_explained(made: Made) -> None:
         assert not unknown, (name, unknown)
 
 
+def test_whatever_a_stage_may_store_is_explained() -> None:
+    from ndt_offline.detect.transition import FIELDS
+    from ndt_offline.execute.jumps import SWEEP
+    from ndt_offline.execute.thinning import _COLUMNS
+    from ndt_offline.relate.couplings import Coupling
+    from ndt_offline.relate.phase import SCALARS, Phase
+
+    stored = {
+        "couplings": set(Coupling.__dataclass_fields__) - {"series"},
+        "phases": set(Phase.__dataclass_fields__),
+        "fits": set(SCALARS),
+        "transitions": set(FIELDS) - {"series", "index"},
+        "sweep": set(SWEEP),
+        "rates": {*_COLUMNS, "remark"},
+    }
+    for table, columns in stored.items():
+        assert columns <= set(COLUMNS[table]), (table, columns - set(COLUMNS[table]))
+    assert all(said for columns in COLUMNS.values() for said in columns.values())
+
+
 def test_document_is_strict_json_with_documented_keys(made: Made) -> None:
     document = json.loads(json.dumps(document_of(made), allow_nan=False))
     import ndt_offline.report.document as module
