@@ -121,9 +121,12 @@ class Decoder:
         if self._work > MAX_WORK:
             raise DamagedError(f"it builds on more than {MAX_WORK} checkpoints", step=entry.step)
         try:
-            decoded = checkpoint.read(
-                entry, self._layout, lambda step: self._base(entry, step, depth)
-            )
+            if entry.parts:
+                decoded = foreign.read_parts(entry)
+            else:
+                decoded = checkpoint.read(
+                    entry, self._layout, lambda step: self._base(entry, step, depth)
+                )
         except NdtError as error:
             raise error.at(step=entry.step) from None
         self._remember(key, decoded)
@@ -184,10 +187,14 @@ def open_run(path: str | Path) -> Run:
         return _recorded(path)
     entries, problems = foreign.discover(path)
     if not entries:
+        told = f" ({problems[0].path}: {problems[0].what})" if problems else ""
+        pickled = [problem.remedy for problem in problems if problem.remedy and problem.step]
         raise UsageError(
-            "holds no run.json and no safetensors file with a step in its name",
+            f"holds no run.json and no safetensors file with a step in its name{told}",
             path=path,
-            remedy="record one: see `Recorder` in README, or `python pipelines/record_mnist.py`",
+            remedy=pickled[0]
+            if pickled
+            else "record one: see `Recorder` in README, or `python pipelines/record_mnist.py`",
         )
     return Run(path, entries, problems, foreign=True)
 

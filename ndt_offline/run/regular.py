@@ -39,10 +39,15 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         os.close(handle)
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file; OSError for anything else, and for one beyond the memory."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file; OSError for anything else, and for one beyond the memory.
+
+    most: bytes that such a file may have at most.
+    """
     try:
-        with opened(path) as (file, _):
+        with opened(path) as (file, size):
+            if most is not None and size > most:
+                raise OSError(errno.EFBIG, f"{size} bytes; at most {most} are read", str(path))
             return file.read()
     except (MemoryError, OverflowError):
         raise OSError(errno.ENOMEM, "larger than the memory", str(path)) from None
