@@ -15,7 +15,8 @@ def make_job(setup: Setup, store: Path, limits: Limits | None = None) -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
 
-    setup = replace(setup, run=str(Path(setup.run).absolute()))
+    config = str(Path(setup.config).absolute()) if setup.config else ""
+    setup = replace(setup, run=str(Path(setup.run).absolute()), config=config)
     return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits())
 
 

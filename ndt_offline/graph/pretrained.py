@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError, UsageError
+from ndt_offline.graph.guards import physical_memory
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,8 @@ def _offline() -> Iterator[Any]:
         import transformers
     except ImportError:
         raise UsageError(
-            "the model of config.json needs the package transformers", remedy="pip install transformers"
+            "the model of config.json needs the package transformers",
+            remedy="pip install transformers",
         ) from None
     before = hub.HF_HUB_OFFLINE
     hub.HF_HUB_OFFLINE = True
@@ -120,5 +122,10 @@ def _made(transformers: Any, name: str, body: dict[str, Any]) -> Any:
 
     config = settings.from_dict(body)
     config.use_cache = False  # caches of keys and values are no output of interest
+    with torch.device("meta"):  # its size, before any memory is taken
+        outline = kind(config)
+    need = sum(t.nbytes for t in (*outline.parameters(), *outline.buffers()))
+    if need > physical_memory():
+        raise RefusedError(f"a model of {need} bytes, more than this machine has")
     with torch.random.fork_rng(devices=[]):
         return kind(config)

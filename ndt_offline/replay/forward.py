@@ -55,7 +55,10 @@ class Replayer:
         self._probes: list[Probe] = []
         if setup.activations:
             path = probe_path(run, setup.parameters)
-            self.graph, first = load_graph_and_probe(Path(setup.run), setup.parameters, path)
+            config = Path(setup.config) if setup.config else None
+            self.graph, first = load_graph_and_probe(
+                Path(setup.run), setup.parameters, path, config
+            )
             second = load_probe(path, "_val")
             self._probes = [first, *([second] if second else [])]
         self._by_node: dict[str, list[int]] = {}

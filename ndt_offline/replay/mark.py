@@ -97,6 +97,8 @@ def space_keys(setup: Setup) -> dict[str, int]:
     run = Path(setup.run)
     files = [run / "graph.json", run / "graph.safetensors"]
     files.append(Path(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    if setup.config:
+        files.append(Path(setup.config))
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
     both = (MEASURE_VERSION, chosen.center, chosen.upcast)
     forward = (hashes, chosen.model, setup.loss, [asdict(x) for x in setup.activations])
