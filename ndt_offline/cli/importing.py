@@ -44,12 +44,13 @@ def command(
     from ndt_offline.cli.progress import Bar
     from ndt_offline.record.imported import import_checkpoints
     from ndt_offline.record.opening import loss_name
+    from ndt_offline.storage.location import local
 
     name = loss_name(loss, lambda what, remedy: None)
-    run = Path(out)
+    run = local(out, "writing a run")
     with Bar(False) as bar:
         done = import_checkpoints(
-            [Path(source) for source in sources],
+            [local(source, "importing") for source in sources],
             run,
             key,
             name,

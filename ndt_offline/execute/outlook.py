@@ -12,6 +12,7 @@ from ndt_offline.execute.readiness import make_job
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
+from ndt_offline.storage.location import locate
 
 TRIED = 4  # checkpoints replayed to measure the time of one, after a first that loads libraries
 
@@ -50,7 +51,7 @@ def foresee(
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
     parameters = parameters or Parameters()
     run = open_run(path)
-    store = Path(out) if out else run.path / "analysis.zarr"
+    store = locate(out) if out else run.path / "analysis.zarr"
     setup = prepare(run, parameters)
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
     return Outlook(store, plan, setup, estimate(setup, plan, _seconds(setup, store, plan)))

@@ -12,6 +12,7 @@ from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import LayerInfo, Space
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _hash(path: Path) -> str | None:
 
 
 def probe_path(run: Run, parameters: Parameters) -> Path:
-    return Path(parameters.probe) if parameters.probe else run.path / "probe.safetensors"
+    return locate(parameters.probe) if parameters.probe else run.path / "probe.safetensors"
 
 
 def config_path(run: Run, parameters: Parameters) -> Path | None:

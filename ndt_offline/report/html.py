@@ -29,6 +29,7 @@ from ndt_offline.report.table import (
     sentences,
 )
 from ndt_offline.report.tidy import event_members, rows_of, tidy_table
+from ndt_offline.storage.location import locate
 from ndt_offline.store.results import Results
 from ndt_offline.store.whole_file import replacing
 
@@ -84,7 +85,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
     targets = [t for t in TARGETS if any(f"rho_{t}" in row for row in rows)]
     sections = _series_sections(store, rows, found, [head, *(m for m in metrics if m != head)])
     return {
-        "name": printable(Path(analysis.run).resolve().name),
+        "name": printable(locate(analysis.run).resolve().name),
         "run": analysis.run, "store": store, "head": head, "steps": store.steps,
         "usable": int(store.usable.sum()), "probe": probe_ends(store), "rows": rows,
         "shown": shown, "targets": targets, "jumps_cell": jumps_cell, "phases_cell": phases_cell,

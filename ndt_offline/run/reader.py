@@ -25,6 +25,7 @@ from ndt_offline.run.attempt import (
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.location import locate
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +180,7 @@ def open_run(path: str | Path) -> Run:
 
     Raises UsageError when there is nothing to open; what cannot be used inside is in `.problems`.
     """
-    path = Path(path)
+    path = locate(path)
     if not path.is_dir():
         found = "is a file, not a directory" if path.exists() else "there is no such directory"
         raise UsageError(found, path=path, remedy="give the directory a Recorder wrote")

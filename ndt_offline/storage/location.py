@@ -31,6 +31,13 @@ def is_remote(path: Any) -> bool:
     return isinstance(path, Remote)
 
 
+def files_below(folder: Path) -> set[str]:
+    """The names of all files below a folder, relative to it; none where it is missing."""
+    if is_remote(folder):
+        return folder.files()  # type: ignore[attr-defined]
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def local(name: str | Path, what: str) -> Path:
     """A path of this machine; UsageError, saying `what` needs one, for a URL."""
     path = locate(name)

@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -26,10 +27,17 @@ class Status(NamedTuple):
 
 
 class Remote:
-    """A name in object storage: `protocol://bucket/key`. Nothing is remembered between calls."""
+    """A name in object storage: `protocol://bucket/key`.
 
-    def __init__(self, protocol: str, key: str, folder: bool | None = None) -> None:
-        self._protocol, self._key, self._folder = protocol, key, folder
+    What a listing said of an object stays with the name that came from it: a folder of thousands
+    of checkpoints is one request, not one for each.
+    """
+
+    def __init__(
+        self, protocol: str, key: str, folder: bool | None = None, status: Status | None = None
+    ) -> None:
+        self._protocol, self._key = protocol, key
+        self._folder, self._status = folder, status
 
     @classmethod
     def of(cls, text: str) -> Remote:
@@ -143,14 +151,15 @@ class Remote:
             return bool(self.filesystem().isdir(self._key))
 
     def stat(self) -> Status:
+        return self._status if self._status is not None else self.status()
+
+    def status(self) -> Status:
+        """Asked of the storage now."""
         with answered(self):
             about = self.filesystem().info(self._key)
         if about["type"] != "file":
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(self))
-        known = [about.get(k) for k in ("ETag", "etag", "md5Hash", "mtime", "LastModified",
-                                        "last_modified", "created")]  # fmt: skip
-        told = next((value for value in known if value is not None), 0)
-        return Status(int(about["size"]), _number(told))
+        return _status(about)
 
     def iterdir(self) -> Iterator[Remote]:
         with answered(self):
@@ -158,7 +167,15 @@ class Remote:
         for about in found:
             key = about["name"].strip("/")
             if key != self._key:
-                yield Remote(self._protocol, key, about["type"] == "directory")
+                folder = about["type"] == "directory"
+                status = None if folder else _status(about)
+                yield Remote(self._protocol, key, folder, status)
+
+    def files(self) -> set[str]:
+        """The names of all objects below this one, relative to it."""
+        with answered(self):
+            found = self.filesystem().find(self._key)
+        return {key.strip("/").removeprefix(f"{self._key}/") for key in found}
 
     def glob(self, pattern: str) -> Iterator[Remote]:
         """`*` and the like in any part; nothing where a folder on the way is missing."""
@@ -210,12 +227,19 @@ class Remote:
                     raise
 
     def remove_all(self) -> None:
-        """Remove every object under this name."""
-        with answered(self):
+        """Remove every object under this name, where there is one."""
+        with answered(self), suppress(FileNotFoundError):
             self.filesystem().rm(self._key, recursive=True)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Folders are not made: they are there where an object is in them."""
+
+
+def _status(about: dict[str, Any]) -> Status:
+    known = [about.get(k) for k in ("ETag", "etag", "md5Hash", "mtime", "LastModified",
+                                    "last_modified", "created")]  # fmt: skip
+    told = next((value for value in known if value is not None), 0)
+    return Status(int(about["size"]), _number(told))
 
 
 def _number(value: Any) -> int:
