@@ -20,6 +20,7 @@ from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
 from ndt_offline.store.results import Results
@@ -184,9 +185,10 @@ def _derive(store: Path, results: Results, asked: Question, workers: int | None)
 
 
 def _store_path(out: str | Path) -> Path:
-    if Path(out).name in ("", ".."):
+    store = locate(out)
+    if store.name in ("", ".."):
         raise UsageError("is no name for a store", path=out, remedy="--out analysis.zarr")
-    return Path(out)
+    return store
 
 
 def _report_path(store: Path, named: bool) -> Path:

@@ -147,7 +147,9 @@ class Backward:
                 break
         made = values[carrier]
         try:
-            return torch.autograd.grad(made, leaf, share, retain_graph=True, is_grads_batched=True)[0]
+            return torch.autograd.grad(made, leaf, share, retain_graph=True, is_grads_batched=True)[
+                0
+            ]
         except RuntimeError:
             rows = [torch.autograd.grad(made, leaf, one, retain_graph=True)[0] for one in share]
             return torch.stack(rows)

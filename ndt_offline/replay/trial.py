@@ -107,9 +107,7 @@ def _on(value: Tensor) -> Tensor:
     return value.roll(1, 0)
 
 
-def _watched(
-    graph: Graph, weights: Values, inputs: Values, wanted: Collection[str]
-) -> Values:
+def _watched(graph: Graph, weights: Values, inputs: Values, wanted: Collection[str]) -> Values:
     """The wanted values: inputs, parameters and constants among them."""
     values: Values = graph.bind(weights, inputs)
     nodes = set(wanted) - values.keys()

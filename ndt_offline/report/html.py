@@ -23,6 +23,7 @@ from ndt_offline.report.table import (
     sentences,
     unit_of,
 )
+from ndt_offline.storage.location import locate
 from ndt_offline.store.whole_file import replacing
 
 LISTED = 400  # rows of a table
@@ -65,7 +66,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
     drawn, marks = sum(len(s["charts"]) for s in sections), marks_of(store)
     heated = len(panels.heat_rows(store)) if len(store.steps) else 0
     return {
-        "name": printable(Path(analysis.run).resolve().name),
+        "name": printable(locate(analysis.run).resolve().name),
         "run": analysis.run, "store": store, "head": head, "steps": store.steps,
         "usable": int(store.usable.sum()), "probe": probe_ends(store), "rows": rows,
         "shown": shown, "targets": targets, "jumps_cell": jumps_cell, "phases_cell": phases_cell,
