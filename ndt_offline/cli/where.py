@@ -101,14 +101,16 @@ class Where:
         path: str,
         out: str | None,
         parameters: Parameters,
+        question: dict[str, Any],
         measures: Sequence[str] | None = None,
     ) -> None:
         """Print what --dry-run promises. Raises RefusedError where it cannot fit."""
         from ndt_offline.execute.estimate import check_fits
         from ndt_offline.execute.outlook import foresee
+        from ndt_offline.execute.question import Question
         from ndt_offline.report.table import printable
 
-        seen = foresee(path, out, parameters, measures)
+        seen = foresee(path, out, parameters, Question(**question), measures)
         for line in seen.lines(self.workers):
             click.echo(printable(line))
         check_fits(seen.need, seen.store)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.measure.catalogue import choose_measures
@@ -24,6 +23,7 @@ from ndt_offline.replay.survey import Survey
 from ndt_offline.replay.witness import Watch, make_witness
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder, Run
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import OUTCOME, Space
 
 Starting = Callable[[int], None]  # told the row before it is begun, and -1 at the end
@@ -42,7 +42,7 @@ class BlockRunner:
 
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
-        self._run = Run(Path(self._setup.run), [], [])
+        self._run = Run(locate(self._setup.run), [], [])
         self._replayer = cache(self._make_replayer)
         self._decoder: Decoder | None = None
         self._measures = choose_measures(tuple(job.measures))

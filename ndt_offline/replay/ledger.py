@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ndt_offline.errors import NdtError
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block
+from ndt_offline.storage.location import locate
 from ndt_offline.store.measures import GROUP
 from ndt_offline.store.schema import open_root
 
@@ -20,7 +19,7 @@ class Ledger:
 
     def __init__(self, job: Job, block: Block, name: str, key: str) -> None:
         self._job, self._start, self._touched = job, block.start, False
-        group = open_root(Path(job.store))[f"{GROUP}/{name}"]
+        group = open_root(locate(job.store))[f"{GROUP}/{name}"]
         if group.attrs.get("key") != key:
             raise NdtError(f"measure {name} in the store is another one by now", path=job.store)
         self._span = slice(block.start, block.stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -18,6 +17,7 @@ from ndt_offline.replay.history import CHAIN, Spot
 from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
 from ndt_offline.run.probe import Probe
 from ndt_offline.run.reader import Run
+from ndt_offline.storage.location import locate
 
 State = Mapping[str, torch.Tensor]
 Earlier = Callable[[int], State | None]  # of a row shortly before: its weights, if readable
@@ -83,8 +83,9 @@ class Numbers:
 
     @cached_property
     def _graph_and_probe(self) -> tuple[Graph, Probe]:
-        chosen = self._setup.parameters
-        return load_graph_and_probe(Path(self._setup.run), chosen, probe_path(self._run, chosen))
+        chosen, run = self._setup.parameters, locate(self._setup.run)
+        config = locate(self._setup.config) if self._setup.config else None
+        return load_graph_and_probe(run, chosen, probe_path(self._run, chosen), config)
 
     def _floats(self, state: State) -> State:
         if not self._setup.parameters.upcast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ndt_offline.errors import NdtError
@@ -16,6 +15,7 @@ from ndt_offline.replay.witness import FAULTS, Sight, Watch, Witness
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder
+from ndt_offline.storage.location import locate
 
 
 class Survey:
@@ -35,7 +35,7 @@ class Survey:
             witness,
             measures,
         )
-        self._near, self._far = decoder, Decoder(Path(job.setup.run), block.ends)
+        self._near, self._far = decoder, Decoder(locate(job.setup.run), block.ends)
         self._ledgers = {
             spec: Ledger(job, block, measure.name, job.measures[spec])
             for spec, measure in measures.items()
