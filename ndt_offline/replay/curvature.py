@@ -1,13 +1,9 @@
-"""Curvature of the probe's loss: the largest eigenvalue of its Hessian, and where the gradient lies.
+"""Curvature of the probe's loss: the Hessian's largest eigenvalue, and where the gradient lies.
 
 H is the Hessian of the probe's mean loss in all floating parameters of the graph as one vector,
-g the gradient. The largest eigenvalue (the algebraically largest, sharpness) by Lanczos' method
-with full reorthogonalisation, from products H v only: those are gradients of g . v, by
-differentiating the recorded graph twice. With s the last entry of the leading Ritz vector and b the
-last off-diagonal entry of the tridiagonal matrix, |H v - l v| = |b s|, and there is an eigenvalue
-within r = min(|b s|, |b s|^2 / gap) of l, with the gap to the next Ritz value. Lanczos (1950);
-Parlett, The Symmetric Eigenvalue Problem, chapter 13. Sharpness over training: Cohen et al.,
-ICLR 2021; the gradient in the leading eigenspace: Gur-Ari, Roberts and Dyer, arXiv:1812.04754.
+g the gradient. The algebraically largest eigenvalue (sharpness) is found from products H v, which
+are gradients of g . v: the recorded graph differentiated twice. Sharpness over training: Cohen et
+al., ICLR 2021; the gradient in the leading eigenspace: Gur-Ari, Roberts and Dyer, arXiv:1812.04754.
 
 The graph is the model in evaluation mode, and the loss is the probe's: this is not the sharpness of
 the training loss, nor of one batch. Where activations are piecewise linear, H leaves their kinks
@@ -17,51 +13,42 @@ out, as all automatic differentiation does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ndt_offline.errors import NdtError, UsageError
+from ndt_offline.graph.document import Slot
 from ndt_offline.graph.operations import RECURRENT, packet
 from ndt_offline.graph.program import Graph
 from ndt_offline.replay.backward import leaves
+from ndt_offline.replay.lanczos import (
+    ITERATIONS,
+    MEMORY,
+    TOLERANCE,
+    Leading,
+    Product,
+    leading_eigenvalue,
+    unknown,
+)
 from ndt_offline.replay.losses import sample_losses
+from ndt_offline.replay.reduction import reduce
 
-TOLERANCE = 1e-4  # of the eigenvalue
-ITERATIONS = 60
-MEMORY = 512 << 20  # bytes of Lanczos vectors; when they are full, it starts again from the best
-# Of the start vector, the share that is the gradient: a leading direction that is new at this step
-# has some part in it, and none in the eigenvector of the step before.
+# Of a warm start, the share of this step's gradient: it has a part in directions that are new.
 _FRESH = 0.05
-
-Product = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Leading:
-    """Of a symmetric operator: its largest eigenvalue, unit eigenvector, and how sure they are.
-
-    residual: |H v - value v| / |value|. iterations: products taken. converged: the estimated error
-    of the value is within the tolerance.
-    """
-
-    value: float
-    vector: Tensor
-    iterations: int
-    residual: float
-    converged: bool
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """`leading` of the Hessian; alignment (g . v)^2 / |g|^2, in [0, 1]; gradient [all parameters].
+    """`leading` of the Hessian; alignment (g . v)^2 / |g|^2, in [0, 1]; the gradient g.
 
-    What an alignment by chance is: 1 / number of parameters. NaN where the gradient is zero.
+    Vectors are in the coordinates of the `Sharpness` that found them. By chance the alignment is
+    1 / their number. NaN where the gradient is zero.
     """
 
     leading: Leading
@@ -74,8 +61,56 @@ class Curvature:
 
     @property
     def vector(self) -> Tensor:
-        """Of unit length; what the next step is started from."""
+        """Of unit length."""
         return self.leading.vector
+
+
+class Sharpness:
+    """Made once for a graph and a labelled probe; `measure` serves its checkpoints.
+
+    Coordinates are the parameters in the graph's order, flattened, tied ones once; a first linear
+    layer's weight stands in the row space of the probe (see `reduction`): `whole` undoes that.
+    """
+
+    def __init__(self, graph: Graph, inputs: Any, targets: Tensor | None, loss: str) -> None:
+        self._reduced = reduce(graph, inputs)
+        self._targets, self._loss = targets, loss
+
+    def measure(
+        self,
+        state: Mapping[str, Tensor],
+        start: Curvature | Tensor | None = None,
+        tolerance: float = TOLERANCE,
+        iterations: int = ITERATIONS,
+        memory: int = MEMORY,
+    ) -> Curvature:
+        """Largest Hessian eigenvalue of the probe's mean loss at the weights in `state`.
+
+        start: what was found at the step before, or a vector; without it, the gradient and fixed
+        random numbers. NaN where loss or gradient are not finite.
+        """
+        reduced = self._reduced
+        with _twice_differentiable(reduced.graph):
+            weights = reduced.weights(state)
+            gradient, product = hessian(
+                reduced.graph, reduced.inputs, self._targets, self._loss, weights
+            )
+            size = float(gradient.norm())
+            if not math.isfinite(size):
+                return Curvature(unknown(torch.zeros_like(gradient), 0), math.nan, gradient)
+            gap = start.leading.gap if isinstance(start, Curvature) else math.inf
+            first = start.leading.start if isinstance(start, Curvature) else start
+            first = start_vector(gradient) if first is None else _warm(first, gradient)
+            found = leading_eigenvalue(product, first, tolerance, iterations, memory, gap)
+        share = float(gradient @ found.vector) ** 2 / size**2 if size > 0 else math.nan
+        return Curvature(found, min(share, 1.0) if size > 0 else share, gradient)
+
+    def whole(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector in these coordinates as one tensor for each parameter."""
+        slots = _differentiable(self._reduced.graph)
+        parts = vector.split([slot.value.elements for slot in slots])
+        shaped = {s.key: part.reshape(s.value.shape) for s, part in zip(slots, parts, strict=True)}
+        return {name: self._reduced.whole(name, value) for name, value in shaped.items()}
 
 
 def curvature(
@@ -84,26 +119,11 @@ def curvature(
     targets: Tensor | None,
     loss: str,
     state: Mapping[str, Tensor],
-    start: Tensor | None = None,
-    tolerance: float = TOLERANCE,
-    iterations: int = ITERATIONS,
-    memory: int = MEMORY,
+    start: Curvature | Tensor | None = None,
+    **options: Any,
 ) -> Curvature:
-    """Largest Hessian eigenvalue of the probe's mean loss at the weights in `state`.
-
-    start: an eigenvector found before, [all parameters], as `Curvature.vector`; without it, the
-    gradient and fixed random numbers. NaN where loss or gradient are not finite.
-    """
-    with _twice_differentiable(graph):
-        gradient, product = hessian(graph, inputs, targets, loss, state)
-        size = float(gradient.norm())
-        if not math.isfinite(size):
-            empty = Leading(math.nan, torch.zeros_like(gradient), 0, math.nan, False)
-            return Curvature(empty, math.nan, gradient)
-        first = start_vector(gradient) if start is None else _warm(start, gradient)
-        found = leading_eigenvalue(product, first, tolerance, iterations, memory)
-    share = float(gradient @ found.vector) ** 2 / size**2 if size > 0 else math.nan
-    return Curvature(found, min(share, 1.0) if size > 0 else share, gradient)
+    """`Sharpness.measure` for one checkpoint."""
+    return Sharpness(graph, inputs, targets, loss).measure(state, start, **options)
 
 
 def hessian(
@@ -113,9 +133,7 @@ def hessian(
 
     Parameters stand in the graph's order, flattened; tied ones once, buffers not at all.
     """
-    slots = graph.document.parameters
-    wanted = {slot.name for slot in slots if slot.value.floating and not slot.buffer}
-    weights = leaves(graph, state, wanted)
+    weights = leaves(graph, state, {slot.name for slot in _differentiable(graph)})
     output = graph.run({**state, **weights}, inputs, nodes=())
     value = sample_losses(loss, output, targets, len(output)).mean()
     parameters = list(weights.values())
@@ -140,30 +158,9 @@ def hessian(
     return _flat(slopes).detach(), product
 
 
-def leading_eigenvalue(
-    product: Product,
-    start: Tensor,
-    tolerance: float = TOLERANCE,
-    iterations: int = ITERATIONS,
-    memory: int = MEMORY,
-) -> Leading:
-    """Largest eigenvalue of a symmetric operator from products with vectors like `start`.
-
-    Stops when its estimated error is within `tolerance` of it, or after `iterations` products.
-    """
-    if iterations < 1 or not tolerance > 0:
-        raise UsageError(f"iterations={iterations}, tolerance={tolerance}: expected more than 0")
-    length = float(start.norm())
-    if not length > 0 or not math.isfinite(length):
-        raise UsageError("the start vector has no direction")
-    held = max(4, min(iterations, memory // max(start.nbytes, 1)))
-    best, used = Leading(math.nan, start / length, 0, math.inf, False), 0
-    while used < iterations:
-        best = _lanczos(product, best.vector, tolerance, min(held, iterations - used))
-        used += best.iterations
-        if best.converged or not math.isfinite(best.value):
-            break
-    return Leading(best.value, best.vector, used, best.residual, best.converged)
+def _differentiable(graph: Graph) -> list[Slot]:
+    slots = graph.document.parameters
+    return [slot for slot in slots if slot.value.floating and not slot.buffer]
 
 
 def start_vector(gradient: Tensor) -> Tensor:
@@ -172,50 +169,6 @@ def start_vector(gradient: Tensor) -> Tensor:
     noise = torch.randn(gradient.shape, generator=random).to(gradient)
     size = gradient.norm()
     return noise / noise.norm() + (gradient / size if size > 0 else 0)
-
-
-def _lanczos(product: Product, start: Tensor, tolerance: float, most: int) -> Leading:
-    basis = torch.empty(most, len(start), dtype=start.dtype, device=start.device)
-    diagonal: list[float] = []
-    beside: list[float] = []
-    basis[0] = start
-    for step in range(most):
-        image = product(basis[step])
-        diagonal.append(float(image @ basis[step]))
-        if not math.isfinite(diagonal[-1]):
-            return Leading(math.nan, start, step + 1, math.nan, False)
-        # Twice: once leaves what rounding brought back of the vectors before.
-        for _ in range(2):
-            image -= (basis[: step + 1] @ image) @ basis[: step + 1]
-        beside.append(float(image.norm()))
-        values, ritz = _ritz(diagonal, beside)
-        residual, error = _error(values, ritz, beside[-1])
-        done = error <= tolerance * abs(values[-1]) or beside[-1] == 0
-        if done or step == most - 1:
-            break
-        basis[step + 1] = image / beside[-1]
-    weights = torch.from_numpy(ritz).to(basis)
-    vector = weights @ basis[: len(diagonal)]
-    size = abs(values[-1])
-    share = residual / size if size > 0 else 0.0
-    return Leading(float(values[-1]), vector / vector.norm(), len(diagonal), share, bool(done))
-
-
-def _ritz(diagonal: list[float], beside: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, ascending, of the tridiagonal matrix, and the last one's eigenvector."""
-    small = np.diag(diagonal)
-    if len(diagonal) > 1:
-        small += np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
-    values, vectors = np.linalg.eigh(small)
-    return values, vectors[:, -1]
-
-
-def _error(values: np.ndarray, ritz: np.ndarray, last: float) -> tuple[float, float]:
-    """Residual of the leading Ritz pair, and the estimated error of its value."""
-    residual = abs(last * float(ritz[-1]))
-    if len(values) < 2 or values[-1] <= values[-2]:
-        return residual, residual
-    return residual, min(residual, residual**2 / float(values[-1] - values[-2]))
 
 
 def _warm(start: Tensor, gradient: Tensor) -> Tensor:
@@ -236,8 +189,12 @@ def _twice_differentiable(graph: Graph) -> Iterator[None]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     recurrent = any(packet(node.op) in RECURRENT for node in graph.document.nodes)
-    fast = torch.backends.mkldnn.enabled and not recurrent  # type: ignore[attr-defined]
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=fast):
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if recurrent:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", UserWarning)  # setting the flags names other devices
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         try:
             yield
         except RuntimeError as error:
