@@ -90,7 +90,9 @@ def test_overfitting_is_a_second_loss_that_turns() -> None:
     random = np.random.default_rng(6)
     t = np.arange(N) / N
     first = 2.0 * np.exp(-6 * t) * (1 + 0.02 * noise(random))
-    second = (2.0 * np.exp(-6 * t) + 1.5 * np.maximum(t - 0.4, 0) + 0.3) * (1 + 0.02 * noise(random))
+    second = (2.0 * np.exp(-6 * t) + 1.5 * np.maximum(t - 0.4, 0) + 0.3) * (
+        1 + 0.02 * noise(random)
+    )
     at = signatures.overfitting(first, second)
     assert at is not None and 160 < at < 300
     assert signatures.overfitting(second, second) is None  # both rise: not a gap
