@@ -20,12 +20,14 @@ from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
 from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
+    from ndt_offline.report.baselines import Comparison
 
 SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
@@ -38,7 +40,7 @@ class Result:
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
     HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
-    makes it again.
+    makes it again. baseline: where the run leaves the bands of healthy ones, if that was asked.
     """
 
     run: str
@@ -50,6 +52,7 @@ class Result:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = ""
+    baseline: Comparison | None = None
 
     @property
     def results(self) -> Results:
@@ -72,6 +75,7 @@ def analyze(
     report: bool = True,
     fail_on: Sequence[str] = (),
     command: str = "",
+    baseline: str | None = None,
     replace: bool = False,
     workers: int | None = None,
     **question: Any,
@@ -84,6 +88,7 @@ def analyze(
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    baseline: name of healthy runs to compare with, see `report.baselines`.
     workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
@@ -91,6 +96,7 @@ def analyze(
     What is already in the store is not computed again: a new threshold opens no checkpoint.
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
+    from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
@@ -102,6 +108,8 @@ def analyze(
     asked.check()
     run = open_run(path)
     check_targets(asked.targets, run)
+    if baseline is not None:
+        baselines.read_all(baseline)
     store = _store_path(out) if out else run.path / "analysis.zarr"
     page = _report_path(store, named=out is not None) if report else None
     if page is not None:
@@ -126,6 +134,9 @@ def analyze(
             _derive(store, results, asked, workers)
 
         table = summary_rows(results)
+        beside = None
+        if baseline is not None:
+            beside = baselines.compare(baselines.find(baseline, results), results)
         result = Result(
             run=str(run.path),
             store=store,
@@ -134,8 +145,9 @@ def analyze(
             notes=list(_notes(run, results)),
             replayed=plan.todo,
             report=page,
-            alerts=check_rules(rules, results, table),
+            alerts=check_rules(rules, results, table, beside),
             command=command or f"ndt-analyze {run.path}",
+            baseline=beside,
         )
         if result.report is not None:
             from ndt_offline.report.html import write_report
@@ -173,9 +185,10 @@ def _derive(store: Path, results: Results, asked: Question, workers: int | None)
 
 
 def _store_path(out: str | Path) -> Path:
-    if Path(out).name in ("", ".."):
+    store = locate(out)
+    if store.name in ("", ".."):
         raise UsageError("is no name for a store", path=out, remedy="--out analysis.zarr")
-    return Path(out)
+    return store
 
 
 def _report_path(store: Path, named: bool) -> Path:

@@ -29,6 +29,7 @@ Examples:
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
   ndt-analyze ckpts --dry-run                what it would take, in numbers
   ndt-analyze ckpts --scheduler tcp://10.0.0.1:8786
+  ndt-analyze ckpts --baseline healthy       where it leaves the bands of other runs
   ndt-analyze ckpts --watch                  while it trains
   ndt-analyze ckpts --json > result.json
 """
@@ -77,6 +78,7 @@ Examples:
     metavar="RULE",
     help="Exit with code 4 where a rule is met, such as 'stable_rank(layer2) < 2'; repeatable.",
 )
+@click.option("--baseline", metavar="NAME", help="Healthy runs to compare with.")
 @click.option(
     "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
 )
@@ -140,6 +142,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            baseline=options.pop("baseline"),
             replace=options.pop("replace"),
             workers=where.workers,
             **question_of(options),

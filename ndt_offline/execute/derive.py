@@ -15,6 +15,7 @@ import zarr
 from ndt_offline.execute import jumps, relations
 from ndt_offline.execute.question import Question
 from ndt_offline.measure.metrics import choose_metrics
+from ndt_offline.storage.location import files_below
 from ndt_offline.store.results import SPACES, Results, SeriesId
 from ndt_offline.store.schema import STATUS, WIDE, put_series
 
@@ -79,10 +80,10 @@ def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store:
     """Whether a metric is there, of these spectra, with every chunk: a lost one reads as NaN."""
     if name not in group or group[name].attrs.get("spectra") != key:
         return False
-    array, folder = group[name], store / group.path / name / "c"
+    array, stored = group[name], files_below(store / group.path / name / "c")
     length = array.chunks[0]
     return all(
-        (folder / str(start // length) / "0").exists()
+        f"{start // length}/0" in stored
         for start in range(0, len(measured), length)
         if measured[start : start + length].any()
     )

@@ -16,6 +16,7 @@ from ndt_offline.execute.readiness import check_time, make_job
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
+from ndt_offline.storage.location import locate
 
 TRIED = 4  # checkpoints replayed to measure the time of one, after a first that loads libraries
 
@@ -73,7 +74,7 @@ def foresee(
     parameters, question = parameters or Parameters(), question or Question()
     question.check()
     run = open_run(path)
-    store = Path(out) if out else run.path / "analysis.zarr"
+    store = locate(out) if out else run.path / "analysis.zarr"
     setup = prepare(run, parameters)
     check_time(setup)  # before a checkpoint is tried
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))

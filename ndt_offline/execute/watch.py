@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ndt_offline.errors import UsageError
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.storage.location import locate
 
 POLL = 2.0  # seconds between looks at the journals
 IDLE = 1800.0  # seconds without news after which a training is taken for dead
@@ -51,7 +52,7 @@ def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
     try:
         run = open_run(path)
     except UsageError:
-        if not Path(path).is_dir():
+        if not locate(path).is_dir():
             raise
         return None
     return (len(run.entries), run.entries[-1].step), run

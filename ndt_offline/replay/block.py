@@ -8,11 +8,9 @@ everything it speaks of. A task that is run twice finds its marks and computes n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.replay.chunk import Chunk, written_arrays
@@ -21,6 +19,7 @@ from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
 from ndt_offline.run.reader import Decoder, Run
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import OUTCOME, Space
 
 Starting = Callable[[int], None]  # told the row before it is begun, and -1 at the end
@@ -32,23 +31,20 @@ class BlockRunner:
 
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
-        self._arrays: dict[str, Any] = {}
-        self._run = Run(Path(self._setup.run), [], [])
+        self._run = Run(locate(self._setup.run), [], [])
+        self._arrays = cache(lambda: written_arrays(job))
         self._replayer = cache(lambda needs: Replayer(self._run, _only(self._setup, needs)))
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
-        self._job.check_token()
-        self._arrays = self._arrays or written_arrays(self._job)
-        chunk = Chunk(self._job, block, self._arrays)
+        chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
         given_up = dict(block.given_up)
         problems = []
         for row in block.todo:
             if self._stands(chunk, block, row):
                 continue
-            marks = self._marks(block, row)
-            needs = self._needs(chunk, row, marks)
+            needs = self._needs(chunk, block, row)
             if row in given_up:
                 needs, outcome, result = chunk.spaces, "failed", self._none(given_up[row])
             elif not needs:
@@ -56,7 +52,7 @@ class BlockRunner:
             else:
                 starting(row)
                 outcome, result = self._one(decoder, block, row, needs)
-            self._put(chunk, block, row, needs, outcome, result, marks)
+            self._put(chunk, block, row, needs, outcome, result)
             if result.problem:
                 problems.append((block.entries[row - block.start].step, result.problem))
         starting(-1)
@@ -86,15 +82,12 @@ class BlockRunner:
             return mark == row_mark(key, block.entries[row - block.start])
         return mark == bad_mark(key, block.window(row))
 
-    def _marks(self, block: Block, row: int) -> dict[str, int]:
-        """The mark of each space, where the row can be used."""
-        entry = block.entries[row - block.start]
-        return {space: row_mark(key, entry) for space, key in self._job.keys.items()}
-
-    def _needs(self, chunk: Chunk, row: int, marks: Mapping[str, int]) -> Needs:
+    def _needs(self, chunk: Chunk, block: Block, row: int) -> Needs:
         """The spaces in which a row is not done: all of them where it could not be used before."""
         if chunk.outcome(row) != OUTCOME["ok"]:
             return chunk.spaces
+        entry, keys = block.entries[row - block.start], self._job.keys
+        marks = {space: row_mark(key, entry) for space, key in keys.items()}
         return frozenset(s for s, mark in marks.items() if chunk.measured(row, s) != mark)
 
     def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
@@ -116,20 +109,13 @@ class BlockRunner:
         return row
 
     def _put(
-        self,
-        chunk: Chunk,
-        block: Block,
-        row: int,
-        needs: Needs,
-        outcome: str,
-        result: Row,
-        marks: Mapping[str, int],
+        self, chunk: Chunk, block: Block, row: int, needs: Needs, outcome: str, result: Row
     ) -> None:
         entry, key = block.entries[row - block.start], self._setup.key
         good = outcome == "ok"
         mark = row_mark(key, entry) if good else bad_mark(key, block.window(row))
-        measured = {space: marks[space] if good else 0 for space in chunk.spaces}
-        chunk.put(row, needs, OUTCOME[outcome], result, mark, measured)
+        marks = {s: row_mark(self._job.keys[s], entry) if good else 0 for s in chunk.spaces}
+        chunk.put(row, needs, OUTCOME[outcome], result, mark, marks)
 
 
 def _only(setup: Setup, needs: Needs) -> Setup:

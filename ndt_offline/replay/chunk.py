@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ndt_offline.replay.forward import Row
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import MEASURES, open_root
 
 MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
@@ -18,7 +18,7 @@ MARKS = ("records/measured", "records/spectra")  # in the order they are written
 
 def written_arrays(job: Job) -> dict[str, Any]:
     """The arrays that a replay writes, opened once: while the job holds the store none changes."""
-    root = open_root(Path(job.store))
+    root = open_root(locate(job.store))
     names = ["signals/probe", "records/outcome", "records/problem"]
     for space in job.setup.spaces:
         if space.layers:

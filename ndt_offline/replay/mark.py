@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from ndt_offline.replay.setup import MEASURE_VERSION, Setup
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import fingerprint, sha256_file
+from ndt_offline.storage.location import locate
 
 SEGMENT = 32  # a checkpoint builds on at most this many before it
 _NONE: dict[str, float] = {}
@@ -95,9 +95,11 @@ def space_keys(setup: Setup) -> dict[str, int]:
     Two replays with the same key of a space give the same numbers there.
     """
     chosen = setup.parameters
-    run = Path(setup.run)
+    run = locate(setup.run)
     files = [run / "graph.json", run / "graph.safetensors"]
-    files.append(Path(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    files.append(locate(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    if setup.config:
+        files.append(locate(setup.config))
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
     both = (MEASURE_VERSION, chosen.center, chosen.upcast)
     forward = (hashes, chosen.model, setup.loss, [asdict(x) for x in setup.activations])

@@ -38,14 +38,15 @@ class Entry:
     content: str | None = None
     scalars: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     offset: int | None = None  # where it lies in a packed file
+    parts: tuple[Path, ...] = ()  # of others: the files that hold it, where `path` only lists them
 
-    def stamp(self) -> tuple[int, int] | None:
-        """Size and time of the file, to notice a change without reading it."""
+    def stamp(self) -> tuple[int, ...] | None:
+        """Size and time of the file (and of its parts), to notice a change without reading it."""
         try:
-            stat = self.path.stat() if self.path else None
+            stats = [path.stat() for path in (self.path, *self.parts) if path]
         except (OSError, ValueError):
             return None
-        return (stat.st_size, stat.st_mtime_ns) if stat else None
+        return tuple(n for s in stats for n in (s.st_size, s.st_mtime_ns)) if stats else None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from ndt_offline.storage.location import is_remote
 from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
@@ -79,7 +80,7 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
     Its attribute `setup` is missing until the driver sets it: what has none was never finished.
     """
     about = {MARKER: SCHEMA_VERSION, "block": block}
-    root = zarr.create_group(path, attributes=about)
+    root = zarr.create_group(zarr_store(path), attributes=about)
     records = root.create_group("records")
     _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
     _array(
@@ -118,7 +119,16 @@ def open_root(path: Path) -> Any:
 
     Typed as anything: to a type checker every item of a `zarr.Group` may be an array or a group.
     """
-    return zarr.open_group(path, mode="r+", use_consolidated=False)
+    return zarr.open_group(zarr_store(path), mode="r+", use_consolidated=False)
+
+
+def zarr_store(path: Path) -> Any:
+    """What Zarr opens: the path, or for object storage a store that keeps no listings."""
+    if not is_remote(path):
+        return path
+    return zarr.storage.FsspecStore.from_url(
+        str(path), storage_options={"use_listings_cache": False}
+    )
 
 
 def put_series(
@@ -158,7 +168,7 @@ def consolidate(path: Path) -> None:
     with warnings.catch_warnings():
         # Zarr warns that other readers may ignore it, which does no harm.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(zarr_store(path))
 
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:
