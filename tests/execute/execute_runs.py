@@ -49,10 +49,10 @@ def journal_of(run: Path, attempt: int = 1) -> Path:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Its file: encoded, or raw where the machine was too busy."""
-    folder = run / "attempts/0001/checkpoints"
-    paths = (folder / f"{kind}_{step:012d}.safetensors" for kind in ("step", "raw"))
-    return next(path for path in paths if path.exists())
+    """Its file; on a busy machine that is one that the trainer wrote itself."""
+    path = open_run(run).entry(step).path
+    assert path is not None
+    return path
 
 
 def cut_to(source: Path, target: Path, lines: int) -> Path:
