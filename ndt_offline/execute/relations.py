@@ -117,18 +117,10 @@ def put_phases(
 
 def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
     """The metrics asked for, or the first ones until `PHASED` series are reached."""
-    return _phased(question, max(1, len(ids) // max(1, len(question.metrics))))
-
-
-def phased_series(question: Question, layers: int) -> int:
-    """How many series that makes."""
-    return layers * len(_phased(question, max(1, layers)))
-
-
-def _phased(question: Question, layers: int) -> tuple[str, ...]:
     if question.phases is not None:
         return tuple(name for name in question.metrics if name in question.phases)
-    return question.metrics[: max(1, PHASED // layers)]
+    per_metric = max(1, len(ids) // max(1, len(question.metrics)))
+    return question.metrics[: max(1, PHASED // per_metric)]
 
 
 def _phase_columns(fits: list[Any], where: list[int]) -> dict[str, np.ndarray]:

@@ -46,7 +46,13 @@ def _one_by_one(
     # One BLAS thread: more never helped here, and cost up to 8 times under load.
     with threadpool_limits(limits=1):
         if not CAN_FORK:
-            yield from _here(job, blocks, told)
+            if cluster:
+                cluster.start()
+            with closing(_here(job, blocks, told)) as reports:
+                for report in reports:
+                    yield report
+                    if cluster and cluster.ready:
+                        return
             return
         left = list(blocks)
         while left and not (cluster and cluster.ready):
@@ -81,7 +87,8 @@ def _here(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
 class Automatic:
     """The first block in a child of this process; the rest there too, or on all cores.
 
-    A cluster starts while the child goes on, and takes over what is left then.
+    A cluster starts while the child goes on, and takes over what is left then, the block that the
+    child is at included: a block of large checkpoints takes longer than a cluster to start.
     workers: processes; None is one per core as far as memory holds. 1 never starts a cluster.
     say: told what was chosen, and the dashboard's address.
     """

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 
 from ndt_offline.errors import DamagedError, NdtError
-from ndt_offline.replay.chunk import Chunk
+from ndt_offline.replay.chunk import Chunk, written_arrays
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
@@ -32,11 +32,12 @@ class BlockRunner:
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
         self._run = Run(locate(self._setup.run), [], [])
+        self._arrays = cache(lambda: written_arrays(job))
         self._replayer = cache(lambda needs: Replayer(self._run, _only(self._setup, needs)))
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
-        chunk = Chunk(self._job, block)
+        chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
         given_up = dict(block.given_up)
         problems = []
