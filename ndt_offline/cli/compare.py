@@ -86,7 +86,7 @@ def _show(metric: str, rows: list[Row], spread: list[Row], pooled: list[Row]) ->
             Text(printable(row["run"])),
             f"{figure(row['first'])} \u2192 {figure(row['last'])}",
             jumps_cell(row),
-            phases_cell(row["phases"]),
+            phases_cell(row["phases"], row),
         )
         previous = place
     console.print(table)

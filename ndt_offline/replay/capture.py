@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
 from ndt_offline.replay.spectra import RANK_FIRST
 from ndt_offline.run.probe import Probe, load_probe
 from ndt_offline.run.reader import Run
+from ndt_offline.storage.location import locate
 
 State = Mapping[str, torch.Tensor]
 KNOWN = (torch.float32, torch.float64)
@@ -40,7 +40,8 @@ class Capture:
     def __init__(self, run: Run, setup: Setup, device: str | torch.device = "cpu") -> None:
         self._setup = setup
         path = probe_path(run, setup.parameters)
-        self.graph, first = load_graph_and_probe(Path(setup.run), setup.parameters, path)
+        config = locate(setup.config) if setup.config else None
+        self.graph, first = load_graph_and_probe(locate(setup.run), setup.parameters, path, config)
         second = load_probe(path, "_val")
         self._probes = [self._ready(probe, device) for probe in (first, second) if probe]
         self._by_node: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ Axes: TypeAlias = Any
 Store: TypeAlias = Results | str | Path
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#a3004f", "#8a8f98"
 CYCLE = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-SHADES = {"collapse": ORANGE, "expansion": BLUE, "stabilisation": GREY, "undecided": "none"}
+SHADES = {"falls": ORANGE, "rises": BLUE, "stable": GREY, "unclear": "none"}
 
 
 def plot_series(
