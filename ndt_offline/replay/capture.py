@@ -35,10 +35,15 @@ Seen = Callable[[int, torch.Tensor, Factors | None], None]  # layer, its matrix,
 
 
 class Capture:
-    """Graph and probes on one device, and where in the graph the chosen layers are."""
+    """Graph and probes on one device, and where in the graph the chosen layers are.
 
-    def __init__(self, run: Run, setup: Setup, device: str | torch.device = "cpu") -> None:
-        self._setup = setup
+    plain: keep every tensor in the usual order of memory, as `torch.func.vmap` needs it.
+    """
+
+    def __init__(
+        self, run: Run, setup: Setup, device: str | torch.device = "cpu", plain: bool = False
+    ) -> None:
+        self._setup, self._plain = setup, plain
         path = probe_path(run, setup.parameters)
         config = locate(setup.config) if setup.config else None
         self.graph, first = load_graph_and_probe(locate(setup.run), setup.parameters, path, config)
@@ -70,7 +75,7 @@ class Capture:
             if node in self._sources:
                 kept[node] = value
             for index in self._by_node.get(node, ()):
-                matrix = layer_matrix(_by_memory(value, self._rule(index)), self._rule(index))
+                matrix = self._matrix(value, self._rule(index))
                 seen(index, self._wide(matrix), self._product(index, kept, state))
 
         nodes = self._by_node.keys() | self._sources
@@ -87,6 +92,9 @@ class Capture:
 
     def _rule(self, index: int) -> str:
         return self._setup.activations[index].rule
+
+    def _matrix(self, value: torch.Tensor, rule: str) -> torch.Tensor:
+        return layer_matrix(value if self._plain else _by_memory(value, rule), rule)
 
     def _wide(self, matrix: torch.Tensor) -> torch.Tensor:
         return wide(matrix, self._setup.parameters.center)
@@ -112,7 +120,7 @@ class Capture:
         for name, tensor in flatten(probe.inputs, self.graph.inputs).items():
             tensor = upcast(tensor) if self._setup.parameters.upcast else tensor
             # Convolution is a fifth faster with channels last, which what follows keeps.
-            images = tensor.ndim == 4 and tensor.is_floating_point()
+            images = tensor.ndim == 4 and tensor.is_floating_point() and not self._plain
             form = torch.channels_last if images else torch.preserve_format
             ready[name] = tensor.to(device, memory_format=form)
         return ready, probe.targets

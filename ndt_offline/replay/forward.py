@@ -48,6 +48,8 @@ class Row:
 class Replayer:
     """Graph and probe, loaded once per process, and what to measure in every checkpoint."""
 
+    size = 1  # checkpoints at once
+
     def __init__(self, run: Run, setup: Setup) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)

@@ -36,9 +36,15 @@ def product_values(
     None where the matrix alone must be asked: large parts that cancel, or NaN.
     """
     work = work if work is not None else Workspace()
-    ones = bias is not None
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are looked for below
-        gram, seen = _products(matrix, inputs, ones, work)
+        gram, seen = _products(matrix, inputs, bias is not None, work)
+    return values_of_products(gram, seen, weight, bias, min(matrix.shape), work)
+
+
+def values_of_products(
+    gram: Array, seen: Array, weight: Any, bias: Any | None, count: int, work: Workspace
+) -> Array | None:
+    """The same from X' X [k, k] (overwritten), X' A [k, n] (too) and `count`, min(m, n)."""
     factor = np.asarray(weight, np.float64)
     if bias is not None:
         factor = np.concatenate([factor, np.asarray(bias, np.float64)[:, None]], axis=1)
@@ -52,7 +58,7 @@ def product_values(
     found = singular_values(_small(gram, factor, seen), work)
     if not found[0] ** 2 * CANCELLED >= _largest(factor) ** 2:
         return None
-    values = np.zeros(min(matrix.shape))
+    values = np.zeros(count)
     values[: len(found)] = found
     return values
 
