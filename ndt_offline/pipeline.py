@@ -16,6 +16,7 @@ from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
@@ -71,6 +72,7 @@ def analyze(
     out: str | Path | None = None,
     parameters: Parameters | None = None,
     executor: Executor | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
@@ -86,6 +88,7 @@ def analyze(
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
     replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
+    device: what replays: cpu, cuda, cuda:N, or auto. A store may be gone on with on another.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
     baseline: name of healthy runs to compare with, see `report.baselines`.
@@ -106,6 +109,7 @@ def analyze(
     parameters = parameters or Parameters()
 
     asked.check()
+    check_device(device)
     run = open_run(path)
     check_targets(asked.targets, run)
     if baseline is not None:
@@ -126,7 +130,7 @@ def analyze(
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):
-                    _replay(store, plan, setup, executor, told)
+                    _replay(store, plan, setup, executor, told, device)
             results = Results(store)
             remember_chunks(results)
             odd = put_signals(run, results)
@@ -158,10 +162,15 @@ def analyze(
 
 
 def _replay(
-    store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
+    store: Path,
+    plan: Plan,
+    setup: Setup,
+    executor: Executor | None,
+    told: Progress,
+    device: str,
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    job = make_job(setup, store)
+    job = make_job(setup, store, device=_device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
         return
@@ -171,6 +180,16 @@ def _replay(
     with closing((executor or in_process)(job, plan.blocks, count)) as reports:
         for report in reports:
             count.failed += len(report.problems)
+
+
+def _device(asked: str, executor: Executor | None) -> str:
+    """What the job is told; RefusedError where this machine, which replays, has no such device."""
+    from ndt_offline.execute.replay_all import Cluster
+
+    if isinstance(executor, Cluster):
+        return asked  # its workers know what they have
+    found = find_device(asked)
+    return found.partition(":")[0] if asked == "auto" else asked
 
 
 def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:

@@ -138,6 +138,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             out=out,
             parameters=parameters,
             executor=where.executor(bar.say),
+            device=where.device,
             progress=bar.told,
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),

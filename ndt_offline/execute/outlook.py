@@ -69,6 +69,7 @@ def foresee(
     out: str | Path | None = None,
     parameters: Parameters | None = None,
     question: Question | None = None,
+    device: str = "cpu",
 ) -> Outlook:
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
     parameters, question = parameters or Parameters(), question or Question()
@@ -79,15 +80,15 @@ def foresee(
     check_time(setup)  # before a checkpoint is tried
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
     start = time.process_time()  # to load libraries and to read the run: what an analysis does too
-    need = estimate(setup, plan, _seconds(setup, store, plan))
+    need = estimate(setup, plan, _seconds(setup, store, plan, device))
     return Outlook(store, plan, setup, need, question, start)
 
 
-def _seconds(setup: Setup, store: Path, plan: Plan) -> float | None:
+def _seconds(setup: Setup, store: Path, plan: Plan, device: str) -> float | None:
     if not plan.blocks:
         return None
     from ndt_offline.replay.block import BlockRunner
 
-    runner, block = BlockRunner(make_job(setup, store)), plan.blocks[0]
+    runner, block = BlockRunner(make_job(setup, store, device=device)), plan.blocks[0]
     runner.measure(block, 1)
     return runner.measure(block, TRIED)

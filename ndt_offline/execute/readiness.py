@@ -16,13 +16,13 @@ from ndt_offline.store.growth import grow, make_store, open_store, same_rows
 FASTEST = 1e12  # operations a second that no core reaches
 
 
-def make_job(setup: Setup, store: Path, limits: Limits | None = None) -> Job:
+def make_job(setup: Setup, store: Path, limits: Limits | None = None, device: str = "cpu") -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
 
     config = str(locate(setup.config).absolute()) if setup.config else ""
     setup = replace(setup, run=str(locate(setup.run).absolute()), config=config)
-    return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits())
+    return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits(), device=device)
 
 
 def check_time(setup: Setup, limits: Limits | None = None) -> None:
@@ -55,4 +55,5 @@ def ready_store(job: Job, plan: Plan) -> None:
     for name in ("records/spectra", "records/measured"):
         for row in plan.lost:
             root[name][row] = 0
-    root.attrs.update({"writer": job.token, "setup": setup.about()})
+    devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
+    root.attrs.update({"writer": job.token, "setup": setup.about(), "devices": devices})

@@ -13,8 +13,11 @@ from dataclasses import replace
 from functools import cache
 
 from ndt_offline.errors import DamagedError, NdtError
+from ndt_offline.replay.batch import BatchReplayer
 from ndt_offline.replay.chunk import Chunk, written_arrays
+from ndt_offline.replay.device import find_device
 from ndt_offline.replay.forward import Replayer, Row
+from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
@@ -33,7 +36,14 @@ class BlockRunner:
         self._job, self._setup = job, job.setup
         self._run = Run(locate(self._setup.run), [], [])
         self._arrays = cache(lambda: written_arrays(job))
-        self._replayer = cache(lambda needs: Replayer(self._run, _only(self._setup, needs)))
+        self._replayer = cache(self._make)
+        self._group = Group()
+
+    def _make(self, needs: Needs) -> Replayer | BatchReplayer:
+        only, device = _only(self._setup, needs), find_device(self._job.device)
+        if device == "cpu":
+            return Replayer(self._run, only)
+        return BatchReplayer(self._run, only, device)
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
@@ -71,7 +81,7 @@ class BlockRunner:
                 replayer.measure(decoder.read(block.entries[row - block.start]))
             except NdtError:
                 continue
-        return (time.perf_counter() - started) / max(len(tried), 1)
+        return (time.perf_counter() - started) / max(len(tried), 1) / replayer.size
 
     def _stands(self, chunk: Chunk, block: Block, row: int) -> bool:
         """Whether a row is done as it is: this task ran before, and died or was lost after it."""
@@ -93,7 +103,7 @@ class BlockRunner:
     def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
         entry = block.entries[row - block.start]
         try:
-            result = self._replayer(needs).measure(decoder.read(entry))
+            result = self._group.measure(self._replayer(needs), decoder, block, row, needs)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)
             problem = f"{error.path or entry.path}: {error.what}"

@@ -24,7 +24,7 @@ Chosen = tuple[list["Layer"], list[tuple[str, str]]]
 Rules = Mapping[str, str]
 Chooser = Callable[[Sequence[str] | None, Rules], Chosen]
 
-MEASURE_VERSION = 2  # raised when the numbers a replay gives change
+MEASURE_VERSION = 3  # raised when the numbers a replay gives change
 
 
 @dataclass(frozen=True)
