@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from ndt_offline.record.handover import Handover
 from ndt_offline.record.policy import Policy
 from ndt_offline.record.scalars import Scalars, not_finite, record_of
 from ndt_offline.record.snapshot import Snapshot
-from ndt_offline.run.layout import Layout
+from ndt_offline.run.layout import Layout, Vectors
 
+KEPT = 32 * 2**20  # bytes of a copy whose memory is used again
 NAMED, MOST_NAMED = 40, 10_000  # dropped steps told with one message; told at all
 
 
@@ -52,7 +54,8 @@ class Delivery:
         self._flights: deque[Flight] = deque()
         self._number = self._dropped = self._failures_seen = 0
         self._lost: list[tuple[int, dict[str, Any]]] = []
-        self.closed = False
+        self._own: Vectors = {}
+        self.closed = self._looked = False
 
     def take(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         """Copy the model's present state and send it on its way."""
@@ -61,6 +64,13 @@ class Delivery:
             lambda: self._take(number, step, scalars, given_norm), f"step {step} was not recorded"
         ):
             self._drop(step, scalars, given_norm)
+
+    def parameters(self) -> Iterable[torch.Tensor]:
+        """The model's present parameters; the `take` that follows need not look again."""
+        self._looked = False
+        self._snapshot.refresh()
+        self._looked = True
+        return self._snapshot.parameters()
 
     def await_writer(self) -> None:
         self._handover.await_writer()
@@ -80,7 +90,7 @@ class Delivery:
         handover = self._handover
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         counts = {n: handover.ring[n] for n in names} if handover.ring else dict(handover.totals)
-        counts["raw"] = handover.raw
+        counts["raw"], counts["coding"] = handover.raw, handover.defers
         counts["dropped"] = max(counts.get("dropped", 0), self._dropped)
         return counts
 
@@ -102,7 +112,8 @@ class Delivery:
 
     def _take(self, number: int, step: int, scalars: Scalars, given_norm: bool) -> None:
         self._heed()
-        layout = self._snapshot.refresh()
+        layout = self._snapshot.layout if self._looked else self._snapshot.refresh()
+        self._looked = False
         if layout.key != self._layout.key:
             keep_layout(self._attempt.parent.parent, layout)
             self.collect(wait=True)
@@ -138,7 +149,9 @@ class Delivery:
 
     def _raw(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         self.collect(wait=True)
-        layout, vectors = self._snapshot.take()
+        layout, vectors = self._snapshot.take(self._own)
+        if layout.nbytes <= KEPT:
+            self._own = vectors  # fresh pages cost as much as the copy
         self._handover.write_raw(step, layout, vectors, self._record(scalars, given_norm))
 
     def _record(self, scalars: Scalars, given_norm: bool) -> dict[str, Any]:
