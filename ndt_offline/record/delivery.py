@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ndt_offline.record.attempts import keep_layout
+from ndt_offline.record.dropped import Dropped
 from ndt_offline.record.handover import Handover
 from ndt_offline.record.policy import Policy
 from ndt_offline.record.scalars import Scalars, not_finite, record_of
@@ -19,7 +20,6 @@ from ndt_offline.record.snapshot import Snapshot
 from ndt_offline.run.layout import Layout, Vectors
 
 KEPT = 32 * 2**20  # bytes of a copy whose memory is used again
-NAMED, MOST_NAMED = 40, 10_000  # dropped steps told with one message; told at all
 
 
 @dataclass
@@ -52,8 +52,8 @@ class Delivery:
         keep_layout(attempt.parent.parent, self._layout)
         self._handover = Handover(attempt, self._layout, precision, thread)
         self._flights: deque[Flight] = deque()
-        self._number = self._dropped = self._failures_seen = 0
-        self._lost: list[tuple[int, dict[str, Any]]] = []
+        self._number = self._failures_seen = 0
+        self._dropped = Dropped()
         self._own: Vectors = {}
         self.closed = self._looked = False
 
@@ -91,7 +91,8 @@ class Delivery:
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         counts = {n: handover.ring[n] for n in names} if handover.ring else dict(handover.totals)
         counts["raw"], counts["coding"] = handover.raw, handover.defers
-        counts["dropped"] = max(counts.get("dropped", 0), self._dropped)
+        dropped = self._dropped  # the writer may have dropped some that the trainer had published
+        counts["dropped"] = max(counts.get("dropped", 0) + dropped.untold, dropped.count)
         return counts
 
     def close(self, seconds: float) -> None:
@@ -100,8 +101,9 @@ class Delivery:
             return
         self.collect(wait=True)
         self.closed = True
-        said = {"seconds": round(seconds, 3), "dropped_steps": self._lost[:NAMED]}
+        said = {"seconds": round(seconds, 3), **self._dropped.rest()}
         done = self._handover.stop(final=True, said=said)
+        self._dropped.clear()
         self._heed()
         if not done:
             self._policy.warn(
@@ -137,9 +139,10 @@ class Delivery:
             if flight.event is not None:
                 flight.event.synchronize()
             record = self._record(flight.scalars, flight.given_norm)
-            words = {"layout": flight.layout.key, "record": record, "dropped": self._lost[:NAMED]}
+            told = self._dropped.some()
+            words = {"layout": flight.layout.key, "record": record, "dropped": told}
             if self._handover.publish(flight.slot, flight.number, flight.step, words):
-                self._lost = self._lost[NAMED:]
+                self._dropped.told()
                 return
         except BaseException:
             self._handover.give_up(flight.slot)
@@ -170,9 +173,7 @@ class Delivery:
         return record_of(numbers, given_norm)
 
     def _drop(self, step: int, scalars: Scalars, given_norm: bool) -> None:
-        self._dropped += 1
-        if len(self._lost) < MOST_NAMED:
-            self._lost.append((step, record_of(scalars.near(), given_norm)))
+        self._dropped.add(step, record_of(scalars.near(), given_norm))
 
     def _event(self) -> Any:
         device = self._snapshot.device

@@ -119,7 +119,9 @@ class Ring:
 
     def say(self, who: int, words: Any) -> None:
         """Leave a text for the other side: who is 0 for the writer, 1 for the trainer."""
-        text = json.dumps(words).encode()[: TEXT - 8]
+        text = json.dumps(words).encode()
+        if len(text) > TEXT - 8:  # a cut text is none; the last resort is the least
+            text = json.dumps(words[:1000] if isinstance(words, str) else {}).encode()
         start = 512 + who * TEXT
         self._memory[start + 8 : start + 8 + len(text)] = text
         self._memory[start : start + 8] = len(text).to_bytes(8, "little")

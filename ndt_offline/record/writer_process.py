@@ -20,6 +20,7 @@ from typing import Any
 
 from ndt_offline.errors import NdtError
 from ndt_offline.record import priority
+from ndt_offline.record.dropped import rest_of
 from ndt_offline.record.leftovers import take_over
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
@@ -94,7 +95,7 @@ class Service:
         closed = bool(self.ring["closing"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}
-        for step, scalars in said.pop("dropped_steps", []):
+        for step, scalars in rest_of(said):
             self._patiently(partial(self.writer.drop, step, scalars))
         end = {"trainer": "closed" if closed else "died", **said}
         final = not closed or bool(self.ring["final"])
