@@ -20,6 +20,7 @@ from ndt_offline.run.layout import MAX_BYTES
 from ndt_offline.run.regular import read_regular
 
 USUAL = ("loss", "grad_norm")
+ERRORS = ("error_max", "error_spectral")  # of recording with `precision=`
 STATES = ("checkpoint", "raw", "packed", "dropped")  # journal kinds that say where a step is
 
 
@@ -131,7 +132,8 @@ def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
 def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
     step, kind = record["step"], record["kind"]
     extra = record.get("scalars") or {}
-    named = {**{key: record.get(key) for key in USUAL}, **extra}
+    rounded = {key: record[key] for key in ERRORS if key in record}
+    named = {**{key: record.get(key) for key in USUAL}, **extra, **rounded}
     scalars = MappingProxyType({str(key): journal.number(value) for key, value in named.items()})
     if kind == "dropped":
         return Entry(step, number, None, scalars=scalars)

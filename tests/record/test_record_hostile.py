@@ -163,7 +163,11 @@ def test_dropped_steps_come_out_as_they_went_in(strides: tuple[int, ...]) -> Non
     said = json.loads(json.dumps(dropped.rest()))
     assert dropped.count == dropped.untold == 12_000 and len(json.dumps(said)) < 16_000
     found = list(rest_of(said))
-    assert [s for s, _ in found] == steps and found[3] == (steps[3], {"loss": 3.0}) and said == {}
+    assert (
+        [s for s, _ in found] == steps
+        and tuple(found[3]) == (steps[3], {"loss": 3.0})
+        and said == {}
+    )
 
 
 def test_warnings_as_errors_do_not_reach_training(tmp_path: Path, capsys) -> None:
