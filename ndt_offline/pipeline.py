@@ -27,6 +27,7 @@ from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.run.rounding import rounding
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
@@ -258,6 +259,7 @@ def _problems(run: Run, results: Results) -> list[Problem]:
 def _notes(run: Run, results: Results) -> Iterator[str]:
     setup = results.attrs["setup"]
     yield from setup["notes"]
+    yield from rounding(run)
     if run.hidden:
         yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
     reasons: dict[str, list[str]] = {}

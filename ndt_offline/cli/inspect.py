@@ -62,6 +62,8 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
 
 
 def _contents(name: str, run: Run) -> Iterator[str]:
+    from ndt_offline.run.rounding import rounding
+
     steps = run.steps
     yield f"{name}: {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
     stored = sum(entry.size or 0 for entry in run.entries)
@@ -71,6 +73,7 @@ def _contents(name: str, run: Run) -> Iterator[str]:
     yield "; ".join(parts)
     if run.scalar_names:
         yield f"journal: {', '.join(run.scalar_names)}"
+    yield from rounding(run)
 
 
 def _measured(setup: Setup) -> Iterator[str]:
