@@ -92,7 +92,7 @@ class Validation:
 
     @property
     def failures(self) -> list[str]:
-        """What is wrong, by more than two standard errors, in words; the worst of each kind first."""
+        """What is wrong, by more than two standard errors, in words; the worst first."""
         wrong = sorted(self.cells, key=lambda c: (c.kind, c.recall if c.recall_se else 0, -c.false))
         return [c.wrong for c in wrong if c.wrong]
 
