@@ -111,11 +111,11 @@ def by_orthogonal_fits(piece: Fit, i: int) -> float:
     return best
 
 
-@pytest.mark.parametrize("seed", [0, 3, 10])
+@pytest.mark.parametrize("seed", [1, 6, 13])
 def test_tt_holds_its_digits_where_the_noise_spans_many_orders(seed: int) -> None:
     t = np.arange(400)
     wild = np.random.default_rng(seed).standard_t(1.5, 400)
-    piece = fit(np.cumsum(wild * 10.0 ** (-t / 30)), t)
+    piece = fit(np.cumsum(wild * 10.0 ** (-t / 22)), t)
     Tt, nu = t_statistics(piece.clean, piece.found, piece.ranking)
     assert nu < 3
     expected = [by_orthogonal_fits(piece, i) for i in range(len(Tt))]
