@@ -28,7 +28,7 @@ Examples:
 """
 
 
-@click.command("inspect", epilog=EXAMPLE)
+@click.command("inspect", epilog=EXAMPLE, short_help="Describe RUN: contents, layers, cost.")
 @click.argument("run", type=click.Path())
 @what_options
 @click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")

@@ -13,7 +13,9 @@ Examples:
 """
 
 
-@click.command("sampling", epilog=EXAMPLE)
+@click.command(
+    "sampling", epilog=EXAMPLE, short_help="Count jumps had RUN been recorded less often."
+)
 @click.argument("run", type=click.Path())
 @click.option("--metric", default="stable_rank", show_default=True)
 @click.option("--detector", default="steps", show_default=True)
@@ -31,7 +33,7 @@ def command(
     from rich.table import Table
 
     from ndt_offline.detect.rates import EVERY
-    from ndt_offline.errors import UsageError
+    from ndt_offline.errors import UsageError, nearest
     from ndt_offline.execute.lock import locked
     from ndt_offline.execute.thinning import put_rates
     from ndt_offline.report.runs import open_results
@@ -42,7 +44,7 @@ def command(
     results = open_results(run)
     known = results.metric_names("activations") + results.metric_names("weights")
     if metric not in known:
-        raise UsageError(f"--metric {metric!r}", remedy="one of " + ", ".join(dict.fromkeys(known)))
+        raise UsageError(f"--metric {metric!r} was not derived", remedy=nearest(metric, known))
     with locked(results.path):
         forget_consolidated(results.path)
         group = put_rates(results, metric, detector, every or EVERY, draws, seed)

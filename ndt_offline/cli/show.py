@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
 from ndt_offline.report.table import HEAD, print_table, printable
@@ -42,7 +42,7 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
     known = list(dict.fromkeys(row["metric"] for row in result.table))
     chosen = metric or (HEAD if HEAD in known else next(iter(known), HEAD))
     if chosen not in known and known:
-        raise UsageError(f"--show {chosen!r}: it was not derived", remedy=f"one of {known}")
+        raise UsageError(f"--show {chosen!r}: it was not derived", remedy=nearest(chosen, known))
     console.print()
     print_table(console, store, result.table, chosen)
     for note in result.notes:
