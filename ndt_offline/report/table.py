@@ -139,7 +139,8 @@ def phases_cell(words: str | None, row: Row | None = None) -> str:
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
     short = words.replace(OR_WALK, " ?").replace(", then ", ", ").replace(" to step ", " to ")
-    beyond = _beyond(row) if row is not None and " throughout" in words else ""
+    single = words.startswith(("falls throughout", "rises throughout"))
+    beyond = _beyond(row) if row is not None and single else ""
     return f"{short.replace(' throughout', '')}; {beyond}" if beyond else short
 
 
