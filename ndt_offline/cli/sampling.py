@@ -50,15 +50,17 @@ def command(
         group = put_rates(results, metric, detector, every or EVERY, draws, seed)
         consolidate(results.path)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("every", "points", "jumps", "by chance", ""):
+    for name in ("every (steps)", "samples", "jumps", "by chance", ""):
         table.add_column(name, justify="right" if name else "left")
     for row in rows_of(read_table(group, "rates")):
         found = f"{row['found']:.1f} \u00b1 {row['spread']:.1f}"
         chance = "\u2013" if row["matched"] is None else f"{row['matched']:.1f}"
         table.add_row(str(row["every"]), f"{row['points']:.0f}", found, chance, row["remark"])
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100)
     console.print(
-        f"jumps by {detector} in {metric} of every layer, by training steps between samples"
+        f"jumps in {metric} of all layers (detector {detector}), mean \u00b1 SD over where to start"
     )
     console.print(table)
     console.print("a count that falls no faster than the one by chance is no sign of missed jumps")
