@@ -27,7 +27,7 @@ Examples:
 """
 
 
-@click.command("inspect", epilog=EXAMPLE)
+@click.command("inspect", epilog=EXAMPLE, short_help="Describe RUN: contents, layers, cost.")
 @click.argument("run", type=click.Path())
 @what_options
 @click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")
@@ -69,7 +69,7 @@ def _contents(name: str, run: Run) -> Iterator[str]:
     stored = sum(entry.size or 0 for entry in run.entries)
     parts = [f"stored: {stored / 1e6:.2f} MB"]
     if not run.foreign:
-        parts += [f"attempts: {len(run.attempts)}", f"hidden: {run.hidden}"]
+        parts += [f"attempts: {len(run.attempts)}", f"hidden checkpoints: {run.hidden}"]
     yield "; ".join(parts)
     if run.scalar_names:
         yield f"journal: {', '.join(run.scalar_names)}"
@@ -83,7 +83,8 @@ def _measured(setup: Setup) -> Iterator[str]:
     total = sum(operations(layer) for space in setup.spaces for layer in space.layers)
     rules = {layer.name: layer.rule for layer in setup.activations}
     for space in setup.spaces:
-        yield f"{space.name}: {len(space.layers)} layers"
+        heads = "matrix, operation, what its rows are, share of the cost of the spectra"
+        yield f"{space.name}: {len(space.layers)} layers ({heads})"
         wide = max((len(layer.name) for layer in space.layers), default=0)
         for layer in space.layers:
             rule = rules.get(layer.name, "") if space.name == "activations" else ""
@@ -117,7 +118,7 @@ def _cost(setup: Setup, outlook: Outlook | None) -> Iterator[str]:
     from ndt_offline.execute.prices import operations
 
     spectra = sum(operations(layer) for space in setup.spaces for layer in space.layers)
-    yield f"operations per checkpoint: {spectra / 1e9:.3g}e9 in float64 for the spectra"
+    yield f"operations per checkpoint: {spectra:.2g} in float64 for the spectra"
     if outlook is None:
         return
     need = outlook.need

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
@@ -125,7 +125,7 @@ def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         known = [*dict.fromkeys(row["metric"] for row in rows), *COUNTS, *results.signal_names]
         raise UsageError(
             f"--fail-on {rule.text!r}: there is no {rule.quantity!r}",
-            remedy="one of " + ", ".join(known),
+            remedy=nearest(rule.quantity, known),
         )
     key = ENDS[end or "last"]
     return [
@@ -142,10 +142,10 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
         if fnmatchcase(row["layer"], rule.where) and rule.space in (None, row["space"])
     ]
     if not chosen:
-        names = ", ".join(dict.fromkeys(f"{row['space']}/{row['layer']}" for row in rows[:200]))
+        names = dict.fromkeys(row["layer"] for row in rows[:200])
         raise UsageError(
             f"--fail-on {rule.text!r}: no layer is named {rule.where!r}",
-            remedy=f"one of {names[:300]}",
+            remedy=nearest(rule.where, names)[:300],
         )
     return chosen
 
