@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
+from ndt_offline.execute.baselines import compare, load_baseline
 from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
@@ -70,6 +71,7 @@ def analyze(
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
+    baseline: str | None = None,
     command: str = "",
     **question: Any,
 ) -> Result:
@@ -79,6 +81,7 @@ def analyze(
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
+    baseline: of healthy runs that it is compared with; leaving their band is an alert.
     command: how the report says that it was made.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
@@ -95,6 +98,8 @@ def analyze(
     parameters = parameters or Parameters()
 
     asked.check()
+    if baseline is not None:
+        load_baseline(baseline)  # a name that is none is told before hours of replay
     run = open_run(path)
     check_targets(asked.targets, run)
     store = _store_path(out) if out else run.path / "analysis.zarr"
@@ -117,16 +122,17 @@ def analyze(
             told("deriving", 0, 0)
             _derive(store, results, asked)
 
+        said, left = compare(baseline, results) if baseline is not None else ([], False)
         table = summary_rows(results)
         result = Result(
             run=str(run.path),
             store=store,
             table=table,
             problems=[*run.problems, *odd, *_problems(run, results)],
-            notes=list(_notes(run, results)),
+            notes=[*_notes(run, results), *said],
             replayed=plan.todo,
             report=page,
-            alerts=check_rules(rules, results, table),
+            alerts=[*check_rules(rules, results, table), *(said[:1] if left else [])],
             command=command or f"ndt-analyze {run.path}",
         )
         if result.report is not None:

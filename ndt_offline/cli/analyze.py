@@ -73,6 +73,11 @@ Examples:
     help="Exit with code 4 where a rule is met, such as 'stable_rank(layer2) < 2'; repeatable.",
 )
 @click.option(
+    "--baseline",
+    metavar="NAME",
+    help="Compare with healthy runs (ndt-offline baseline); leaving their band is exit code 4.",
+)
+@click.option(
     "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
 )
 @where_options
@@ -134,6 +139,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            baseline=options.pop("baseline"),
             **question_of(options),
         )
 

@@ -11,6 +11,7 @@ from ndt_offline.cli.command import SETTINGS, run
 
 # Each is a module of this folder that holds a `command`; `import` is no name for a module.
 COMMANDS = (
+    "baseline",
     "compare",
     "export",
     "figures",
