@@ -21,6 +21,7 @@ from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.whole_file import replacing
 
 SIGNALS = ("probe_loss", "loss", "grad_norm")
+COUNTS = ("components_", "epsilon_rank")  # whole numbers: often no spread to measure by
 SHORTEST = 10  # common steps
 LISTED = 5  # series that are named in a sentence
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,59}", re.ASCII)
@@ -80,10 +81,12 @@ def save_baseline(name: str, baseline: Baseline) -> Path:
 
 
 def baseline_of(results: Results, run: str) -> Baseline:
-    """Every metric of every layer, and the losses, of one analysed run."""
+    """Every metric of every layer but counts, and the losses, of one analysed run."""
     names, columns = [], []
     for name, space in zip(SPACES, results.spaces, strict=True):
         for metric in results.metric_names(name):
+            if metric.startswith(COUNTS):
+                continue
             values = results.metric(name, metric)
             for index, layer in enumerate(space.layers):
                 shape = f"[{layer.rows} x {layer.columns}]"

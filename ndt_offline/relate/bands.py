@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 FEWEST = 4  # healthy runs
 PRIOR = 4.0  # degrees of freedom that the mean variance of a series counts for
-ROUNDING = 1e-9  # of a value: a smaller spread is none
+ROUNDING = 1e-6  # of a value: a smaller spread is none
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,15 @@ class Departure:
     """How a run stands to healthy ones.
 
     p         share of the n + 1 runs whose distance is at least its own
-    distance  its largest deviation; limit: the largest of the healthy runs
-    deviation [series, step] of the new run: beyond `limit` it is outside the band
+    distance  its largest deviation; limit: the largest of a healthy run among all n + 1
+    band      the largest of a healthy run among the healthy: the width of their band
+    deviation [series, step] of the new run
     """
 
     p: float
     distance: float
     limit: float
+    band: float
     deviation: Array
 
     @property
@@ -48,8 +50,14 @@ class Departure:
 
     @property
     def outside(self) -> npt.NDArray[np.bool_]:
-        """Where it leaves the band: [series, step]."""
-        return self.deviation > self.limit
+        """Where it leaves the band, its furthest point included: [series, step].
+
+        The band is that of the healthy runs alone: one that lies far out would widen the spread
+        which theirs are measured by, and seem to have left it everywhere.
+        """
+        furthest = self.left & (self.deviation == self.distance)
+        outside: npt.NDArray[np.bool_] = (self.deviation > self.band) & self.left | furthest
+        return outside
 
 
 def departure(healthy: Array, new: Array) -> Departure:
@@ -62,14 +70,18 @@ def departure(healthy: Array, new: Array) -> Departure:
         raise UsageError(f"runs of shape {new.shape} and {healthy.shape[1:]} cannot be compared")
     if len(healthy) < FEWEST:
         raise UsageError(f"{len(healthy)} healthy runs; at least {FEWEST} make a band")
-    runs = np.concatenate([healthy, new[None]])
-    moments = _Moments(runs)
-    distances = []
-    for index in range(len(runs)):
-        deviation = moments.deviation(index)
-        distances.append(float(deviation.max(initial=0.0)))
-    rank = sum(distance >= distances[-1] for distance in distances)
-    return Departure(rank / len(runs), distances[-1], max(distances[:-1]), deviation)
+    moments, own = _Moments(np.concatenate([healthy, new[None]])), _Moments(healthy)
+    count = len(healthy)
+    deviation = moments.deviation(count)
+    distance = _largest(deviation)
+    distances = [_largest(moments.deviation(index)) for index in range(count)]
+    rank = 1 + sum(other >= distance for other in distances)
+    band = max(_largest(own.deviation(index)) for index in range(count))
+    return Departure(rank / (count + 1), distance, max(distances), band, deviation)
+
+
+def _largest(deviation: Array) -> float:
+    return float(deviation.max(initial=0.0))
 
 
 class _Moments:

@@ -14,7 +14,7 @@ def walks(rng: np.random.Generator, runs: int) -> np.ndarray:
     trend = np.log1p(np.arange(60)) * (1 + 0.2 * rng.standard_normal((runs, 1)))
     walk = trend + np.cumsum(0.1 * rng.standard_normal((runs, 60)), 1)
     tails = rng.standard_t(2, (runs, 60)) * np.linspace(0.01, 3, 60)
-    flat = 1 + 1e-6 * rng.standard_normal((runs, 60))
+    flat = 1 + 1e-3 * rng.standard_normal((runs, 60))
     return np.stack([walk, tails, flat], 1)
 
 
@@ -37,12 +37,12 @@ def test_a_single_departure_is_found_where_it_is() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(50):
-        runs = walks(rng, 10)
+        runs = walks(rng, 10)[:, [0, 2]]
         spread = runs[:-1, 0].std(0)
         runs[-1, 0, 40:] = runs[:-1, 0].mean(0)[40:] + 12 * spread[40:]
         found = departure(runs[:-1], runs[-1])
         where = np.flatnonzero(found.outside[0])
-        hits += bool(found.left and len(where) and where.min() >= 35)
+        hits += bool(found.left and len(where) and where.min() >= 40)
     assert hits >= 45
 
 
