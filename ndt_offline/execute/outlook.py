@@ -18,6 +18,7 @@ from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 
+INTERPRETER = 0.6  # seconds until a command has loaded what every command needs
 TRIED = 4  # checkpoints replayed to measure the time of one, after a first that loads libraries
 
 
@@ -71,6 +72,7 @@ def foresee(
     question: Question | None = None,
 ) -> Outlook:
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
+    began = time.perf_counter()
     parameters, question = parameters or Parameters(), question or Question()
     question.check()
     run = open_run(path)
@@ -78,7 +80,7 @@ def foresee(
     setup = prepare(run, parameters)
     check_time(setup)  # before a checkpoint is tried
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
-    start = time.process_time()  # to load libraries and to read the run: what an analysis does too
+    start = INTERPRETER + time.perf_counter() - began  # an analysis loads and reads this too
     need = estimate(setup, plan, _seconds(setup, store, plan))
     return Outlook(store, plan, setup, need, question, start)
 
