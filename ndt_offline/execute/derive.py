@@ -40,7 +40,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
     workers: processes for what takes long, default one per core; the answer is the same.
     """
     put_metrics(results, question.metrics, workers)
-    ids, values = collect(results, question.metrics)
+    ids, values = collect(results, question.metrics, question.measures)
     # What a series lacks is said in its status; numpy's own warnings would say it again.
     with np.errstate(all="ignore"):
         peaks = jumps.put_peaks(results, question, values, workers)
@@ -102,8 +102,13 @@ def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store:
     )
 
 
-def collect(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[SeriesId, ...], np.ndarray]:
-    """Every series of the store: its names, and values [series, step]."""
+def collect(
+    results: Results, metrics: tuple[str, ...], measures: tuple[str, ...] = ()
+) -> tuple[tuple[SeriesId, ...], np.ndarray]:
+    """Every series asked for: its names, and values [series, step]; those of measures last.
+
+    A series without one number is left out: its layer was refused.
+    """
     ids, columns = [], []
     for name, space in zip(SPACES, results.spaces, strict=True):
         series = {metric: results.metric(name, metric) for metric in metrics if space.layers}
@@ -111,4 +116,10 @@ def collect(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[SeriesId,
             for metric, values in series.items():
                 ids.append(SeriesId(name, layer.name, metric))
                 columns.append(values[:, index])
+    for (name, quantity), (measure, at) in results.quantities.items():
+        for index, layer in enumerate(results.layers(name) if measure in measures else ()):
+            values = results.measured(measure)[:, index, at]
+            if np.isfinite(values).any():
+                ids.append(SeriesId(name, layer.name, quantity))
+                columns.append(values)
     return tuple(ids), np.array(columns).reshape(len(ids), len(results.steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,16 @@ class Chunk:
         self.spaces = frozenset(space.name for space in job.setup.spaces)
         self._stored = arrays if arrays is not None else written_arrays(job)
         self._span = slice(block.start, block.stop)
-        count = block.stop - block.start
-        marks = {name: np.asarray(self._stored[name][self._span]) for name in MARKS}
-        fresh = len(block.todo) == count and not any(m.any() for m in marks.values())
-        self._rows = marks | {
-            name: np.full((count, *array.shape[1:]), array.fill_value, array.dtype)
+        self._count, self._todo = block.stop - block.start, len(block.todo)
+        self._marks = {name: np.asarray(self._stored[name][self._span]) for name in MARKS}
+        self._outcome = np.asarray(self._stored["records/outcome"][self._span])
+
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Every array; not read, and so not written, where only a measure is added."""
+        fresh = self._todo == self._count and not any(m.any() for m in self._marks.values())
+        return self._marks | {
+            name: np.full((self._count, *array.shape[1:]), array.fill_value, array.dtype)
             if fresh
             else np.asarray(array[self._span])
             for name, array in self._stored.items()
@@ -47,13 +53,13 @@ class Chunk:
         }
 
     def mark(self, row: int) -> int:
-        return int(self._rows["records/spectra"][row - self._start])
+        return int(self._marks["records/spectra"][row - self._start])
 
     def measured(self, row: int, space: str) -> int:
-        return int(self._rows["records/measured"][row - self._start, MEASURES.index(space)])
+        return int(self._marks["records/measured"][row - self._start, MEASURES.index(space)])
 
     def outcome(self, row: int) -> int:
-        return int(self._rows["records/outcome"][row - self._start])
+        return int(self._outcome[row - self._start])
 
     def put(
         self,
@@ -80,6 +86,8 @@ class Chunk:
 
     def write(self) -> None:
         """Write every array whole, the marks after everything they speak of."""
+        if "_rows" not in self.__dict__:
+            return  # nothing was put
         self._job.check_token()
         for name, array in self._stored.items():
             array[self._span] = self._rows[name]

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
@@ -70,7 +70,7 @@ def parse_rule(text: str) -> Rule:
         raise UsageError(f"--fail-on {text[:80]!r} is no rule", remedy=EXAMPLE)
     where = match["where"] or "*"
     space, _, rest = where.partition("/")
-    if rest and space in (*SPACES, "*"):
+    if rest and space in (*SPACES, "model", "*"):
         chosen = None if space == "*" else space
         return Rule(text.strip(), match["quantity"], chosen, rest, match["sign"], number)
     return Rule(text.strip(), match["quantity"], None, where, match["sign"], number)
@@ -125,7 +125,7 @@ def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         known = [*dict.fromkeys(row["metric"] for row in rows), *COUNTS, *results.signal_names]
         raise UsageError(
             f"--fail-on {rule.text!r}: there is no {rule.quantity!r}",
-            remedy="one of " + ", ".join(known),
+            remedy=nearest(rule.quantity, known),
         )
     key = ENDS[end or "last"]
     return [
@@ -142,10 +142,10 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
         if fnmatchcase(row["layer"], rule.where) and rule.space in (None, row["space"])
     ]
     if not chosen:
-        names = ", ".join(dict.fromkeys(f"{row['space']}/{row['layer']}" for row in rows[:200]))
+        names = dict.fromkeys(row["layer"] for row in rows[:200])
         raise UsageError(
             f"--fail-on {rule.text!r}: no layer is named {rule.where!r}",
-            remedy=f"one of {names[:300]}",
+            remedy=nearest(rule.where, names)[:300],
         )
     return chosen
 

@@ -19,6 +19,7 @@ LISTED = 6  # sentences and events on the screen
 TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
+_OF = "of each layer's activations on the probe, and of its weights"
 BEYOND = 0.25  # of a series' range, that it reaches beyond its ends: said where no phase shows it
 
 
@@ -45,6 +46,8 @@ def print_table(console: Console, results: Results, rows: Sequence[Row], metric:
             phases_cell(row["phases"], row),
             *(coupling_cell(row, target) for target in targets),
         )
+    if unit_of(metric):
+        console.print(f"{metric}, in {unit_of(metric)}: {_OF}")
     console.print(table)
     if len(shown) > TABLED:
         console.print(f"  ... and {len(shown) - TABLED} more layers: see the report")
@@ -69,7 +72,7 @@ def sentences(
         clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
         if clocks:
             yield (
-                f"training time alone has rho {clocks[0]:+.2f} with {target}: "
+                f"training time alone has rank correlation {clocks[0]:+.2f} with {target}: "
                 '"moves with" is what goes beyond that'
             )
     said = [
@@ -152,7 +155,8 @@ def phases_cell(words: str | None, row: Row | None = None) -> str:
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
     short = words.replace(OR_WALK, " ?").replace(", then ", ", ").replace(" to step ", " to ")
-    beyond = _beyond(row) if row is not None and " throughout" in words else ""
+    single = words.startswith(("falls throughout", "rises throughout"))
+    beyond = _beyond(row) if row is not None and single else ""
     return f"{short.replace(' throughout', '')}; {beyond}" if beyond else short
 
 

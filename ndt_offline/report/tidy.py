@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.store.results import Results
 from ndt_offline.store.tables import read_table
 
@@ -141,7 +141,7 @@ def tidy_tables(results: Results) -> dict[str, Table]:
 def tidy_table(results: Results, name: str) -> Table:
     """One table of `COLUMNS`; without rows where the store has no such answer."""
     if name not in COLUMNS:
-        raise UsageError(f"table {name!r} is not known", remedy="one of " + ", ".join(COLUMNS))
+        raise UsageError(f"table {name!r} is not known", remedy=nearest(name, COLUMNS))
     known = _BUILDERS[name](results)
     # A column that a later detector adds comes last, unexplained but not lost.
     order = [c for c in COLUMNS[name] if c in known] + [c for c in known if c not in COLUMNS[name]]

@@ -103,6 +103,7 @@ def test_a_single_trend_does_not_hide_a_start_that_went_elsewhere() -> None:
     deep = row | {"highest": 3.1, "lowest": 0.2}
     assert phases_cell("rises throughout", deep) == "rises; lowest 0.20 at 5"
     assert phases_cell("falls to step 9, then stable", row) == "falls to 9, stable"
+    assert phases_cell("stable throughout", deep) == "stable throughout"  # noise has extremes
     assert phases_cell("too short", row | {"first": None}) == "too short"
 
 
