@@ -27,7 +27,7 @@ from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
-from ndt_offline.run.reader import Run, open_run
+from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
