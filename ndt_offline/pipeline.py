@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.estimate import check_fits, estimate
+from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
 from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
+    from ndt_offline.report.baselines import Comparison
 
+SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -36,7 +40,7 @@ class Result:
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
     HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
-    makes it again.
+    makes it again. baseline: where the run leaves the bands of healthy ones, if that was asked.
     """
 
     run: str
@@ -48,6 +52,7 @@ class Result:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = ""
+    baseline: Comparison | None = None
 
     @property
     def results(self) -> Results:
@@ -70,21 +75,28 @@ def analyze(
     report: bool = True,
     fail_on: Sequence[str] = (),
     command: str = "",
+    baseline: str | None = None,
+    replace: bool = False,
+    workers: int | None = None,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
 
     out: the store, `analysis.zarr` in the run by default.
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
+    replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    baseline: name of healthy runs to compare with, see `report.baselines`.
+    workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
     What is already in the store is not computed again: a new threshold opens no checkpoint.
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
+    from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
@@ -96,6 +108,8 @@ def analyze(
     asked.check()
     run = open_run(path)
     check_targets(asked.targets, run)
+    if baseline is not None:
+        baselines.read_all(baseline)
     store = _store_path(out) if out else run.path / "analysis.zarr"
     page = _report_path(store, named=out is not None) if report else None
     if page is not None:
@@ -108,15 +122,21 @@ def analyze(
                 setup = prepare(run, parameters)
                 plan = make_plan(run, store, key, space_keys(setup))
                 check_fits(estimate(setup, plan), store)
+                check_time(setup)
+                if plan.changed and not (plan.create or replace):
+                    check_kept(store, setup)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told)
             results = Results(store)
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
-            _derive(store, results, asked)
+            _derive(store, results, asked, workers)
 
         table = summary_rows(results)
+        beside = None
+        if baseline is not None:
+            beside = baselines.compare(baselines.find(baseline, results), results)
         result = Result(
             run=str(run.path),
             store=store,
@@ -125,8 +145,9 @@ def analyze(
             notes=list(_notes(run, results)),
             replayed=plan.todo,
             report=page,
-            alerts=check_rules(rules, results, table),
+            alerts=check_rules(rules, results, table, beside),
             command=command or f"ndt-analyze {run.path}",
+            baseline=beside,
         )
         if result.report is not None:
             from ndt_offline.report.html import write_report
@@ -152,21 +173,22 @@ def _replay(
             count.failed += len(report.problems)
 
 
-def _derive(store: Path, results: Results, asked: Question) -> None:
+def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
     from threadpoolctl import threadpool_limits
 
     from ndt_offline.execute.derive import derive
 
     schema.forget_consolidated(store)
     with threadpool_limits(limits=1):
-        derive(results, asked)
+        derive(results, asked, workers)
     schema.consolidate(store)
 
 
 def _store_path(out: str | Path) -> Path:
-    if Path(out).name in ("", ".."):
+    store = locate(out)
+    if store.name in ("", ".."):
         raise UsageError("is no name for a store", path=out, remedy="--out analysis.zarr")
-    return Path(out)
+    return store
 
 
 def _report_path(store: Path, named: bool) -> Path:
@@ -204,9 +226,14 @@ def _notes(run: Run, results: Results) -> Iterator[str]:
     yield from setup["notes"]
     if run.hidden:
         yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    if setup["skipped"]:
-        names = ", ".join(name for name, _ in setup["skipped"][:5])
-        yield f"{len(setup['skipped'])} layers skipped ({names}): {setup['skipped'][0][1]}"
+    reasons: dict[str, list[str]] = {}
+    for name, reason in setup["skipped"]:
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in list(reasons.items())[:SAID]:
+        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
+    if len(reasons) > SAID:
+        more = sum(map(len, list(reasons.values())[SAID:]))
+        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
     for space in results.spaces:
         for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
             if count:

@@ -29,6 +29,7 @@ Examples:
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
   ndt-analyze ckpts --dry-run                what it would take, in numbers
   ndt-analyze ckpts --scheduler tcp://10.0.0.1:8786
+  ndt-analyze ckpts --baseline healthy       where it leaves the bands of other runs
   ndt-analyze ckpts --watch                  while it trains
   ndt-analyze ckpts --json > result.json
 """
@@ -38,6 +39,11 @@ Examples:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=str), metavar="PATH...")
 @click.option("--out", type=click.Path(), help="The store to write (default: PATH/analysis.zarr).")
 @what_options
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Let other layers, shapes or centring replace what the store holds (else: refused).",
+)
 @click.option(
     "--metrics", multiple=True, metavar="NAME", help="Metrics to derive; repeatable (default: all)."
 )
@@ -89,6 +95,7 @@ Examples:
     metavar="RULE",
     help="Exit with code 4 where a rule is met, such as 'stable_rank(layer2) < 2'; repeatable.",
 )
+@click.option("--baseline", metavar="NAME", help="Healthy runs to compare with.")
 @click.option(
     "--show",
     default=None,
@@ -113,7 +120,8 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     where = Where.of(options)
     if where.dry_run:
         for path in paths:
-            where.outlook(path, options["out"], parameters_of(dict(options)))
+            asked = question_of(options)
+            where.outlook(path, options["out"], parameters_of(dict(options)), asked)
         return 0
     if where.watch and len(paths) > 1:
         raise click.UsageError("--watch is for a single PATH")
@@ -153,6 +161,9 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            baseline=options.pop("baseline"),
+            replace=options.pop("replace"),
+            workers=where.workers,
             **question_of(options),
         )
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 import click
 
 from ndt_offline.errors import NdtError, UsageError
+from ndt_offline.storage.faults import redacted
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -39,7 +40,8 @@ def run(command: Callable[..., object]) -> None:
         _tell(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
-        click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        told = f"error: {error.filename or ''}: {error.strerror or error}"
+        click.echo(redacted(told), err=True)
         sys.exit(1)
     except Exception as error:
         from ndt_offline.store.damage import damage_of
@@ -56,5 +58,5 @@ def _tell(error: NdtError) -> None:
     """The sentence, without what names from a file could do to a terminal."""
     from ndt_offline.report.table import printable
 
-    for line in f"error: {error}".split("\n"):
+    for line in redacted(f"error: {error}").split("\n"):
         click.echo(printable(line), err=True)

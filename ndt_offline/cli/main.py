@@ -9,11 +9,13 @@ import click
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
 
-# Each is a module of this folder that holds a `command`.
+# Each is a module of this folder that holds a `command`; `import` is no name for a module.
 COMMANDS = (
+    "baseline",
     "compare",
     "export",
     "figures",
+    "import",
     "inspect",
     "pack",
     "prune",
@@ -32,7 +34,8 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"ndt_offline.cli.{name}").command
+        module = "importing" if name == "import" else name
+        found: click.Command = import_module(f"ndt_offline.cli.{module}").command
         return found
 
     def resolve_command(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 EXAMPLES = """
@@ -28,12 +26,13 @@ def command(run: str, small: bool) -> int:
     from ndt_offline.run.maintain import alone
     from ndt_offline.run.packing import pack_attempt
     from ndt_offline.run.reader import open_run
+    from ndt_offline.storage.location import local
 
     opened = open_run(run)
     if opened.foreign:
         raise click.UsageError(f"{run} was not recorded by ndt-offline; there is nothing to pack")
     segments = steps = before = after = failed = 0
-    with alone(Path(run)):
+    with alone(local(run, "changing a run")):
         for attempt in opened.attempts:
             for done in pack_attempt(attempt.path, small):
                 if done.problem is not None:

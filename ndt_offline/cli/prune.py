@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 EXAMPLE = """
@@ -25,6 +23,7 @@ def command(run: str, yes: bool) -> int:
     from ndt_offline.run.maintain import alone
     from ndt_offline.run.pruning import find_hidden, prune
     from ndt_offline.run.reader import open_run
+    from ndt_offline.storage.location import local
 
     opened = open_run(run)
     hidden = find_hidden(opened)
@@ -35,7 +34,7 @@ def command(run: str, yes: bool) -> int:
     if not yes and not click.confirm(f"delete {told}?"):
         click.echo("nothing was deleted")
         return 0
-    with alone(Path(run)):
+    with alone(local(run, "changing a run")):
         opened = open_run(run)  # as it is now that nobody else writes
         prune(opened, find_hidden(opened))
     click.echo(f"deleted {told}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
 EXAMPLE = """
@@ -45,9 +48,10 @@ def command(
     known = results.metric_names("activations") + results.metric_names("weights")
     if metric not in known:
         raise UsageError(f"--metric {metric!r} was not derived", remedy=nearest(metric, known))
+    chosen, uneven = _intervals(results.steps, every or EVERY)
     with locked(results.path):
         forget_consolidated(results.path)
-        group = put_rates(results, metric, detector, every or EVERY, draws, seed)
+        group = put_rates(results, metric, detector, chosen, draws, seed)
         consolidate(results.path)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("every (steps)", "samples", "jumps", "by chance", ""):
@@ -63,5 +67,34 @@ def command(
         f"jumps in {metric} of all layers (detector {detector}), mean \u00b1 SD over where to start"
     )
     console.print(table)
+    if uneven:
+        console.print(uneven)
     console.print("a count that falls no faster than the one by chance is no sign of missed jumps")
     return 0
+
+
+def _intervals(steps: Any, every: Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """The intervals that the recorded steps can be thinned to, and what is uneven about them.
+
+    UsageError where most steps are not one cadence apart, or none of the intervals fits it.
+    """
+    import numpy as np
+
+    from ndt_offline.errors import UsageError
+
+    strides = np.diff(steps)
+    cadence = int(np.median(strides)) if len(strides) else 0
+    off = int((strides != cadence).sum())
+    if not cadence or 2 * off > len(strides):
+        raise UsageError(
+            f"the steps {[*map(int, steps[:6])]}... have no cadence: there is nothing to thin",
+            remedy="ndt-analyze, which takes any steps",
+        )
+    fitting = tuple(e for e in every if e >= cadence and e % cadence == 0)
+    if not fitting:
+        raise UsageError(
+            f"--every {', '.join(map(str, every))}: the steps are {cadence} apart",
+            remedy=f"--every {cadence} --every {5 * cadence}",
+        )
+    told = f"{off} of {len(strides)} steps are not {cadence} apart: points are thinned by count"
+    return fitting, told if off else ""

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -14,7 +13,8 @@ from rich.text import Text
 from ndt_offline.errors import UsageError, nearest
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
-from ndt_offline.report.table import HEAD, print_table, printable
+from ndt_offline.report.table import HEAD, baseline_sentences, print_table, printable
+from ndt_offline.storage.location import locate
 
 LISTED = 20  # problems shown on the screen; --json has them all
 
@@ -45,6 +45,8 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
         raise UsageError(f"--show {chosen!r}: it was not derived", remedy=nearest(chosen, known))
     console.print()
     print_table(console, store, result.table, chosen)
+    for line in baseline_sentences(result.baseline):
+        console.print(Text(printable(line)))
     for note in result.notes:
         console.print(Text(printable(f"note: {note}")))
     _show_problems(console, result)
@@ -56,7 +58,7 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
     console.print(Text(printable(f"arrays: {result.store}")))
     other = next((name for name in known if name != chosen), chosen)
     run = shlex.quote(result.run)
-    own = result.store == Path(result.run) / "analysis.zarr"
+    own = result.store == locate(result.run) / "analysis.zarr"
     out = "" if own else f" --out {shlex.quote(str(result.store))}"
     where = run if own else shlex.quote(str(result.store))
     console.print(

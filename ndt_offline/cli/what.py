@@ -15,7 +15,7 @@ OPTIONS = (
         "--layers",
         multiple=True,
         metavar="GLOB",
-        help="Layers to measure; repeatable. They replace those in a store: --out keeps both.",
+        help="Layers to measure; repeatable. A store with others is kept: --out or --replace.",
     ),
     click.option(
         "--as",

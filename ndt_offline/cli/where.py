@@ -96,13 +96,16 @@ class Where:
         for _ in follow(path):
             yield
 
-    def outlook(self, path: str, out: str | None, parameters: Parameters) -> None:
+    def outlook(
+        self, path: str, out: str | None, parameters: Parameters, question: dict[str, Any]
+    ) -> None:
         """Print what --dry-run promises. Raises RefusedError where it cannot fit."""
         from ndt_offline.execute.estimate import check_fits
         from ndt_offline.execute.outlook import foresee
+        from ndt_offline.execute.question import Question
         from ndt_offline.report.table import printable
 
-        seen = foresee(path, out, parameters)
+        seen = foresee(path, out, parameters, Question(**question))
         for line in seen.lines(self.workers):
             click.echo(printable(line))
         check_fits(seen.need, seen.store)

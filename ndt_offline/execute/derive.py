@@ -15,6 +15,7 @@ import zarr
 from ndt_offline.execute import jumps, relations
 from ndt_offline.execute.question import Question
 from ndt_offline.measure.metrics import choose_metrics
+from ndt_offline.storage.location import files_below
 from ndt_offline.store.results import SPACES, Results, SeriesId
 from ndt_offline.store.schema import STATUS, WIDE, put_series
 
@@ -27,19 +28,25 @@ class Answers:
     stages: dict[str, zarr.Group]
 
 
-def derive(results: Results, question: Question) -> Answers:
-    """Answer a question from the spectra alone. Reads no checkpoint, loads no torch."""
+PART = 64 * 2**20  # bytes of spectra that are read at a time
+
+
+def derive(results: Results, question: Question, workers: int | None = None) -> Answers:
+    """Answer a question from the spectra alone. Reads no checkpoint, loads no torch.
+
+    workers: processes for what takes long, default one per core; the answer is the same.
+    """
     put_metrics(results, question.metrics)
     ids, values = collect(results, question.metrics)
     # What a series lacks is said in its status; numpy's own warnings would say it again.
     with np.errstate(all="ignore"):
-        peaks = jumps.put_peaks(results, question, values)
+        peaks = jumps.put_peaks(results, question, values, workers)
         stages = {
             "transitions": jumps.put_transitions(results, question, ids, peaks),
             "sweep": jumps.put_sweep(results, question, peaks),
             "events": jumps.put_events(results, question, values, peaks),
-            "couplings": relations.put_couplings(results, question, ids, values),
-            "phases": relations.put_phases(results, question, ids, values),
+            "couplings": relations.put_couplings(results, question, ids, values, workers),
+            "phases": relations.put_phases(results, question, ids, values, workers),
         }
     newest = {name: group.basename for name, group in stages.items()}
     rates = results.answer("rates")
@@ -50,7 +57,7 @@ def derive(results: Results, question: Question) -> Answers:
 
 
 def put_metrics(results: Results, names: tuple[str, ...]) -> None:
-    """Compute the metrics that are missing or older than the spectra, `WIDE` steps at a time."""
+    """Compute the metrics that are missing or older than the spectra, a part at a time."""
     rows, key = len(results.steps), results.content_key()
     for space in results.spaces:
         group = results.root[space.name]
@@ -58,8 +65,10 @@ def put_metrics(results: Results, names: tuple[str, ...]) -> None:
         missing = [n for n in names if not _stands(group, n, key, measured, results.path)]
         chosen = choose_metrics(tuple(missing)) if missing and space.layers else {}
         series = {name: np.full((rows, len(space.layers)), np.nan) for name in chosen}
-        for start in range(0, rows if chosen else 0, WIDE):
-            part = slice(start, start + WIDE)
+        block, row = int(results.attrs["block"]), 8 * max(1, len(space.layers) * space.width)
+        length = min(WIDE, max(1, PART // (row * block)) * block)  # whole chunks
+        for start in range(0, rows if chosen else 0, length):
+            part = slice(start, start + length)
             spectra = results.spectra(space.name, part)
             for name, metric in chosen.items():
                 series[name][part] = metric(spectra)
@@ -71,10 +80,10 @@ def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store:
     """Whether a metric is there, of these spectra, with every chunk: a lost one reads as NaN."""
     if name not in group or group[name].attrs.get("spectra") != key:
         return False
-    array, folder = group[name], store / group.path / name / "c"
+    array, stored = group[name], files_below(store / group.path / name / "c")
     length = array.chunks[0]
     return all(
-        (folder / str(start // length) / "0").exists()
+        f"{start // length}/0" in stored
         for start in range(0, len(measured), length)
         if measured[start : start + length].any()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from ndt_offline.errors import UsageError
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_mark
 from ndt_offline.run.reader import Run
+from ndt_offline.storage.location import files_below, is_remote
 from ndt_offline.store.growth import LEFT, STEPPED, as_text, same_rows, stepped
 from ndt_offline.store.results import SPACES, Results, damaged
 from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, block_length
 
 ABOUT = {"key", "notes", "problems", "skipped"}  # of a setup, as the store remembers it
 
+_CHUNK = re.compile(r"\d+/0", re.ASCII)
 CHUNKS = "chunks"  # attribute of the probe's array: which chunks of it were written
 
 
@@ -77,7 +80,7 @@ def make_plan(run: Run, store: Path, key: int, spaces: Mapping[str, int] | None 
 
 def _existing(store: Path) -> Results | None:
     """The store, or None where there is none, or one that was never finished."""
-    if not store.exists() or (store.is_dir() and all(LEFT in p.name for p in store.iterdir())):
+    if not store.exists() or (store.is_dir() and all(_left(p) for p in store.iterdir())):
         return None
     foreign = UsageError("is not a store of ndt-offline", path=store, remedy="give another --out")
     if not (store / "zarr.json").is_file():
@@ -99,6 +102,11 @@ def _existing(store: Path) -> Results | None:
     if type(block) is not int or block < 1 or not whole:
         raise damaged(store, ValueError("groups or attributes are missing"))
     return results
+
+
+def _left(path: Path) -> bool:
+    """Whether a kill leaves such a name; in a bucket, half of a store that was being removed."""
+    return LEFT in path.name or (is_remote(path) and path.name in (*STEPPED, "derived"))
 
 
 def _unchanged(results: Results, steps: np.ndarray) -> int:
@@ -140,13 +148,14 @@ def _there(results: Results, rows: int, length: int) -> np.ndarray:
         status = np.asarray(results.root[f"{space}/status"][:rows])
         there &= (status != STATUS["not_computed"]).all(axis=1)
         spectra = results.root[f"{space}/singular_values"]
-        folder, wide = results.path / space / "singular_values" / "c", spectra.chunks[1]
+        wide = spectra.chunks[1]
+        stored = files_below(results.path / space / "singular_values" / "c")
         finite = status == STATUS["ok"]
         for start in range(0, rows, length):
             for first in range(0, status.shape[1], wide):
-                chunk = folder / str(start // length) / str(first // wide) / "0"
+                chunk = f"{start // length}/{first // wide}/0"
                 part = finite[start : start + length, first : first + wide]
-                if part.any() and not chunk.exists():
+                if part.any() and chunk not in stored:
                     there[start : start + length] &= ~part.any(axis=1)
     for lost in known_chunks(results) - probe_chunks(results):
         there[lost * length : (lost + 1) * length] = False
@@ -155,7 +164,8 @@ def _there(results: Results, rows: int, length: int) -> np.ndarray:
 
 def probe_chunks(results: Results) -> set[int]:
     """The chunks of the probe's loss and accuracy that are on disk; those without any are not."""
-    return {int(path.parent.name) for path in (results.path / "signals/probe/c").glob("*/0")}
+    stored = files_below(results.path / "signals/probe/c")
+    return {int(name.removesuffix("/0")) for name in stored if _CHUNK.fullmatch(name)}
 
 
 def known_chunks(results: Results) -> set[int]:

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ndt_offline.errors import RefusedError
+from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.plan import Plan
 from ndt_offline.replay.job import Job, Limits
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Setup
+from ndt_offline.storage.location import locate
 from ndt_offline.store.growth import grow, make_store, open_store, same_rows
+
+FASTEST = 1e12  # operations a second that no core reaches
 
 
 def make_job(setup: Setup, store: Path, limits: Limits | None = None) -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
 
-    setup = replace(setup, run=str(Path(setup.run).absolute()))
+    config = str(locate(setup.config).absolute()) if setup.config else ""
+    setup = replace(setup, run=str(locate(setup.run).absolute()), config=config)
     return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits())
+
+
+def check_time(setup: Setup, limits: Limits | None = None) -> None:
+    """Raise RefusedError where no machine of this kind replays a checkpoint within the limit.
+
+    A graph is data from a file: it may be legal, and ask for a year.
+    """
+    seconds, least = (limits or Limits()).seconds, setup.flops / FASTEST
+    if least > seconds:
+        raise RefusedError(
+            f"one checkpoint takes {setup.flops:.1e} operations, {duration(least)} at "
+            f"{FASTEST:.0e} a second; it is given up after {duration(seconds)}",
+            path=setup.run,
+            remedy="--layers that name weights alone, or a smaller --probe",
+        )
 
 
 def ready_store(job: Job, plan: Plan) -> None:
@@ -24,7 +45,7 @@ def ready_store(job: Job, plan: Plan) -> None:
 
     Spaces whose layers are what they were keep their rows.
     """
-    store, setup = Path(job.store), job.setup
+    store, setup = locate(job.store), job.setup
     if plan.create:
         root = make_store(store, setup.spaces, plan.length, job.keys)
     else:

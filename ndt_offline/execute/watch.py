@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ndt_offline.errors import UsageError
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.storage.location import locate
 
 POLL = 2.0  # seconds between looks at the journals
 IDLE = 1800.0  # seconds without news after which a training is taken for dead
@@ -42,8 +43,8 @@ def is_closed(run: Run) -> bool:
     """Whether the newest attempt said that it is finished; folders of others never say so."""
     if run.foreign or not run.attempts:
         return False
-    records = run.attempts[-1].records
-    return bool(records) and records[-1].get("kind") == "close"
+    last = run.attempts[-1].last
+    return last is not None and last.get("kind") == "close"
 
 
 def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
@@ -51,7 +52,7 @@ def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
     try:
         run = open_run(path)
     except UsageError:
-        if not Path(path).is_dir():
+        if not locate(path).is_dir():
             raise
         return None
     return (len(run.entries), run.entries[-1].step), run

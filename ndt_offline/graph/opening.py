@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ndt_offline.graph.program import Graph
 from ndt_offline.graph.storage import CONSTANTS, GRAPH, constants_reader, read_document
+from ndt_offline.storage.location import locate
 
 
 def load_graph(folder: str | Path) -> Graph:
@@ -14,7 +15,7 @@ def load_graph(folder: str | Path) -> Graph:
     RefusedError names what is not allowed, DamagedError what cannot be read. Constants are read
     when the graph is first run.
     """
-    path = Path(folder)
+    path = locate(folder)
     path = path / GRAPH if path.is_dir() else path
     document = read_document(path)
     return Graph(document, constants_reader(document, path.with_name(CONSTANTS)))

@@ -84,7 +84,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None

@@ -23,6 +23,7 @@ from ndt_offline.record.scalars import Scalars, gradient_norm
 from ndt_offline.record.summary import Summary
 from ndt_offline.run.grid import digits_of
 from ndt_offline.run.probe import make_probe
+from ndt_offline.storage.location import local
 
 
 class Recorder:
@@ -77,7 +78,7 @@ class Recorder:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model is {type(model).__name__}, expected a torch.nn.Module")
         digits_of(precision)
-        self.path, self.every, self.dense = Path(path), every, dense
+        self.path, self.every, self.dense = local(path, "recording"), every, dense
         self.policy = Policy(on_error)
         self.step, self.seconds, self._last, self._recorded = start_step, 0.0, last, -1
         self._delivery: Delivery | None = None

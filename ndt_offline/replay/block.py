@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.replay.chunk import Chunk
@@ -20,6 +19,7 @@ from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
 from ndt_offline.run.reader import Decoder, Run
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import OUTCOME, Space
 
 Starting = Callable[[int], None]  # told the row before it is begun, and -1 at the end
@@ -31,7 +31,7 @@ class BlockRunner:
 
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
-        self._run = Run(Path(self._setup.run), [], [])
+        self._run = Run(locate(self._setup.run), [], [])
         self._replayer = cache(lambda needs: Replayer(self._run, _only(self._setup, needs)))
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:

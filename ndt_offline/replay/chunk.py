@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from ndt_offline.replay.forward import Row
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import MEASURES, open_root
 
 MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
@@ -22,7 +22,7 @@ class Chunk:
         job.check_token()
         self._job, self._start = job, block.start
         self.spaces = frozenset(space.name for space in job.setup.spaces)
-        root = open_root(Path(job.store))
+        root = open_root(locate(job.store))
         names = ["signals/probe", "records/outcome", "records/problem"]
         for space in job.setup.spaces:
             if space.layers:

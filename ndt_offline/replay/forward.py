@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.probe import Probe, load_probe
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import QUANTITIES, STATUS, Space
 
 State = Mapping[str, torch.Tensor]
@@ -55,7 +55,10 @@ class Replayer:
         self._probes: list[Probe] = []
         if setup.activations:
             path = probe_path(run, setup.parameters)
-            self.graph, first = load_graph_and_probe(Path(setup.run), setup.parameters, path)
+            config = locate(setup.config) if setup.config else None
+            self.graph, first = load_graph_and_probe(
+                locate(setup.run), setup.parameters, path, config
+            )
             second = load_probe(path, "_val")
             self._probes = [first, *([second] if second else [])]
         self._by_node: dict[str, list[int]] = {}

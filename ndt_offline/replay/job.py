@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ndt_offline.errors import NdtError
 from ndt_offline.replay.setup import Setup
+from ndt_offline.storage.location import locate
 
 HOUR = 3600.0
 
@@ -38,6 +38,6 @@ class Job:
 
     def check_token(self) -> None:
         """Raise NdtError where the store belongs to another analysis by now."""
-        about = json.loads((Path(self.store) / "zarr.json").read_bytes())
+        about = json.loads((locate(self.store) / "zarr.json").read_bytes())
         if about["attributes"].get("writer") != self.token:
             raise NdtError("another analysis has taken over the store", path=self.store)

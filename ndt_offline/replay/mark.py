@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from ndt_offline.replay.setup import MEASURE_VERSION, Setup
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import fingerprint, sha256_file
+from ndt_offline.storage.location import locate
 
 SEGMENT = 32  # a checkpoint builds on at most this many before it
+_NONE: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Block:
     @classmethod
     def of(cls, entries: Sequence[Entry], start: int, stop: int, todo: Sequence[int]) -> Block:
         """The block of these rows, with what it needs and no more: it travels to workers."""
-        light = [replace(e, scalars={}) for e in entries[max(0, start - SEGMENT) : stop]]
+        light = [replace(e, scalars=_NONE) for e in entries[max(0, start - SEGMENT) : stop]]
         at = min(start, SEGMENT)
         return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo))
 
@@ -94,9 +95,11 @@ def space_keys(setup: Setup) -> dict[str, int]:
     Two replays with the same key of a space give the same numbers there.
     """
     chosen = setup.parameters
-    run = Path(setup.run)
+    run = locate(setup.run)
     files = [run / "graph.json", run / "graph.safetensors"]
-    files.append(Path(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    files.append(locate(chosen.probe) if chosen.probe else run / "probe.safetensors")
+    if setup.config:
+        files.append(locate(setup.config))
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
     both = (MEASURE_VERSION, chosen.center, chosen.upcast)
     forward = (hashes, chosen.model, setup.loss, [asdict(x) for x in setup.activations])

@@ -12,6 +12,7 @@ from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import LayerInfo, Space
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Setup:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    flops: float = 0.0  # of one checkpoint: the forward pass, and the spectra
+    config: str = ""  # config.json of Hugging Face, where the graph is made from it
 
     def about(self) -> dict[str, Any]:
         """What the store remembers of it, as plain JSON."""
@@ -67,6 +70,7 @@ class Setup:
 
 @dataclass
 class _Found:
+    loss: str
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -75,6 +79,8 @@ def setup_key(run: Run, parameters: Parameters) -> int:
     """Identity of a replay from the files' hashes alone: reads no checkpoint, loads no torch."""
     files = [run.path / name for name in ("graph.json", "graph.safetensors")]
     files.append(probe_path(run, parameters))
+    if config := config_path(run, parameters):
+        files.append(config)
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
     tables = [(p.name, _hash(p)) for p in sorted((run.path / "layouts").glob("*.json"))]
     loss = run.about.get("loss", "none")
@@ -89,14 +95,30 @@ def _hash(path: Path) -> str | None:
 
 
 def probe_path(run: Run, parameters: Parameters) -> Path:
-    return Path(parameters.probe) if parameters.probe else run.path / "probe.safetensors"
+    return locate(parameters.probe) if parameters.probe else run.path / "probe.safetensors"
+
+
+def config_path(run: Run, parameters: Parameters) -> Path | None:
+    """The config.json beside the newest checkpoint of others, or above it within the run's folder.
+
+    None where the graph was recorded or comes from `--model`.
+    """
+    if parameters.model or not run.foreign or not run.entries or not run.entries[-1].path:
+        return None
+    for folder in (run.entries[-1].path.parent, *run.entries[-1].path.parent.parents):
+        if (folder / "config.json").is_file():
+            return folder / "config.json"
+        if folder == run.path:
+            break
+    return None
 
 
 def prepare(run: Run, parameters: Parameters) -> Setup:
     """Choose the layers; what cannot be measured is told, and the rest goes on."""
+    from ndt_offline.graph.costs import forward_flops
     from ndt_offline.graph.layers import choose_layers, weight_layers
 
-    found = _Found()
+    found = _Found(str(run.about.get("loss", "none")))
     graph = _forward(run, parameters, found)
     shapes = _shapes(run)
     rules, side = dict(parameters.shapes), parameters.max_side
@@ -107,23 +129,29 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
     chosen, light = picked.get("activations", ([], []))
     weights, heavy = picked["weights"]
     spaces = (_space("activations", chosen), _space("weights", weights))
+    forward = forward_flops(graph) if graph and chosen else 0.0
     return Setup(
         str(run.path),
         setup_key(run, parameters),
-        str(run.about.get("loss", "none")),
+        found.loss,
         parameters,
         tuple(chosen),
         spaces,
         (*light, *heavy),
         tuple(found.notes),
         tuple(found.problems),
+        forward + sum(layer.flops for layer in (*chosen, *weights)),
+        str(config_path(run, parameters) or ""),
     )
 
 
-def load_graph_and_probe(run: Path, parameters: Parameters, probe: Path) -> tuple[Graph, Probe]:
+def load_graph_and_probe(
+    run: Path, parameters: Parameters, probe: Path, config: Path | None = None
+) -> tuple[Graph, Probe]:
     """The forward pass and the batch for it; raises NdtError where either is unusable."""
     from ndt_offline.graph import export_graph, load_graph
     from ndt_offline.graph.models import load_factory
+    from ndt_offline.graph.pretrained import model_of_config
     from ndt_offline.run.probe import load_probe
 
     batch = load_probe(probe)
@@ -131,6 +159,8 @@ def load_graph_and_probe(run: Path, parameters: Parameters, probe: Path) -> tupl
         raise DamagedError("holds no inputs named x", path=probe)
     if parameters.model:
         graph = export_graph(load_factory(parameters.model), batch.inputs)
+    elif config:
+        graph = export_graph(model_of_config(config), batch.inputs)
     else:
         graph = load_graph(run)
     try:
@@ -148,13 +178,18 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
             raise UsageError("there is no such file", path=probe, remedy="give --probe a file")
         found.notes.append("no probe: weights only; --probe FILE.safetensors (x, y) gives one")
         return None
-    if not parameters.model and not (run.path / "graph.json").is_file():
+    config = config_path(run, parameters)
+    if not (parameters.model or config or (run.path / "graph.json").is_file()):
         found.notes.append(
             "no forward graph: weights only; --model package.module:factory gives one"
         )
         return None
     try:
-        return load_graph_and_probe(run.path, parameters, probe)[0]
+        graph, batch = load_graph_and_probe(run.path, parameters, probe, config)
+        if run.foreign and _are_classes(batch, graph):
+            found.loss = "cross_entropy"
+            found.notes.append("y holds a class for every output: its loss is cross_entropy")
+        return graph
     except NdtError as error:
         if parameters.model:
             raise
@@ -162,6 +197,14 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         remedy = error.remedy or "--probe FILE.safetensors or --model package.module:factory"
         found.problems.append(Problem(what, str(error.path or run.path), remedy=remedy))
         return None
+
+
+def _are_classes(probe: Probe, graph: Graph) -> bool:
+    """Whether the targets are classes of the output's last axis; others never say their loss."""
+    y, output = probe.targets, tuple(graph.output.shape)
+    if y is None or y.is_floating_point() or not y.numel() or output[:-1] != tuple(y.shape):
+        return False
+    return bool(int(y.min()) >= -100 and int(y.max()) < output[-1])
 
 
 def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -14,6 +14,7 @@ from ndt_offline.report.marks import marks_of
 from ndt_offline.report.ownership import check_replaceable
 from ndt_offline.report.table import (
     HEAD,
+    baseline_sentences,
     coupling_cell,
     figure,
     jumps_cell,
@@ -22,6 +23,7 @@ from ndt_offline.report.table import (
     sentences,
     unit_of,
 )
+from ndt_offline.storage.location import locate
 from ndt_offline.store.whole_file import replacing
 
 LISTED = 400  # rows of a table
@@ -64,7 +66,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
     drawn, marks = sum(len(s["charts"]) for s in sections), marks_of(store)
     heated = len(panels.heat_rows(store)) if len(store.steps) else 0
     return {
-        "name": printable(Path(analysis.run).resolve().name),
+        "name": printable(locate(analysis.run).resolve().name),
         "run": analysis.run, "store": store, "head": head, "steps": store.steps,
         "usable": int(store.usable.sum()), "probe": probe_ends(store), "rows": rows,
         "shown": shown, "targets": targets, "jumps_cell": jumps_cell, "phases_cell": phases_cell,
@@ -73,6 +75,8 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "behind": charts.behind(store, marks, drawn),
         "merged": charts.merged_words(store.steps, drawn),
         "sentences": [printable(s) for s in sentences(store, shown, targets, "below")],
+        "baseline": [printable(s) for s in baseline_sentences(analysis.baseline)],
+        "departures": analysis.baseline.departures if analysis.baseline else [],
         "heat": charts.heat_maps(store), "heated": heated,
         "pairs": charts.pair_charts(store, head),
         "coupling_charts": charts.coupling_charts(found, head, targets),

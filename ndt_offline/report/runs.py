@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ndt_offline.errors import UsageError
+from ndt_offline.storage.location import locate
 from ndt_offline.store.results import Results
 
 
 def open_results(path: str | Path) -> Results:
     """The analysis of a run; a UsageError, with the command to make it, where there is none."""
-    given = Path(path)
+    given = locate(path)
     for store in (given / "analysis.zarr", given):
         if (store / "zarr.json").is_file():
             return Results(store)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ndt_offline.relate.words import OR_WALK
+from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
 
@@ -110,6 +111,21 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
         yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
     if len(events) > LISTED:
         yield f"... and {len(events) - LISTED} more events: {rest}"
+
+
+def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
+    """Whether and where the run leaves the bands of healthy runs."""
+    if beside is None:
+        return
+    away = beside.departures
+    told = f"baseline {beside.baseline}: {len(away)} of {beside.series} series leave the bands of"
+    told += f" {beside.runs} healthy runs"
+    yield told + f" (a healthy run would with a probability of at most {beside.rate:.2g})"
+    for row in away[:LISTED]:
+        place = f"{figure(row['value'])}, band {figure(row['low'])} to {figure(row['high'])}"
+        yield f"  {row['series']} at step {row['step']}: {place}"
+    if len(away) > LISTED:
+        yield f"  ... and {len(away) - LISTED} more: --json lists all"
 
 
 def _verdict(about: dict[str, Any], low: float, high: float) -> str:

@@ -84,8 +84,12 @@ def read(
     except NdtError as error:
         raise error.at(path=entry.path) from None
     except MemoryError:
-        raise DamagedError("its tensors are larger than the memory", path=entry.path) from None
+        raise too_large(entry) from None
     return Decoded(layout, vectors, found)
+
+
+def too_large(entry: Entry) -> DamagedError:
+    return DamagedError("its tensors are larger than the memory", path=entry.path)
 
 
 def read_bytes(entry: Entry) -> bytes:

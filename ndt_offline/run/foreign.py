@@ -1,77 +1,82 @@
-"""Checkpoints that other programs wrote: safetensors files with a step in their name.
+"""Checkpoints that other programs wrote: what a folder of them holds, by step, and their weights.
 
-    model_000100.safetensors, step-100.safetensors      the last number in the name is the step
-    checkpoint-100/model.safetensors                    the folders of Hugging Face's Trainer
+    model_000100.safetensors, step-100.safetensors      a step in the name
+    checkpoint-100/model.safetensors                    the folders of Hugging Face's Trainer,
+    checkpoint-100/model.safetensors.index.json           in several files too
+    checkpoint-100/.metadata, __0_0.distcp              torch.distributed.checkpoint
 
-Losses and gradient norms come from the newest `trainer_state.json`, where there is one.
+Steps need no constant stride. Losses and gradient norms come from `trainer_state.json`, where
+there is one. Nothing here runs what a file says; pickles are listed and left to `import`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 
+from ndt_offline.errors import NdtError
+from ndt_offline.run import checkpoint
 from ndt_offline.run.attempt import Entry, Problem
-from ndt_offline.run.journal import number
-from ndt_offline.run.layout import MAX_BYTES
-from ndt_offline.run.regular import read_regular
-
-_STEP = re.compile(r"(\d+)(?!.*\d)")
-_FOLDER = re.compile(r"(?:checkpoint|step|global_step)[-_]?(\d+)$")
-_NAMES = {"learning_rate": "lr"}  # their name -> ours
-_FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
-_KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
+from ndt_offline.run.checkpoint import Decoded
+from ndt_offline.run.distcp import read_distributed
+from ndt_offline.run.history import read_history
+from ndt_offline.run.identity import content
+from ndt_offline.run.shards import read_shards
+from ndt_offline.run.units import METADATA, Unit, survey
 
 
 def discover(folder: Path) -> tuple[list[Entry], list[Problem]]:
     """Entries by step, and what was found but could not be used."""
-    found: dict[int, Path] = {}
-    problems: list[Problem] = []
-    for path in [
-        *sorted(folder.glob("*.safetensors")),
-        *sorted(folder.glob("*/model*.safetensors")),
-    ]:
-        step = _step(path, folder)
+    found = survey(folder)
+    problems = list(found.problems)
+    units = by_step([unit for unit in found.units if not unit.pickled], problems)
+    pickles = [unit for unit in found.units if unit.pickled and unit.step not in units]
+    for unit in pickles:
+        what, remedy = "holds pickled objects; not opened", f"ndt-offline import {folder} --out RUN"
+        problems.append(Problem(what, str(unit.path), unit.step, remedy))
+    return entries_of(folder, units, problems), problems
+
+
+def by_step(units: Iterable[Unit], problems: list[Problem]) -> dict[int, Unit]:
+    """The unit of each step, by step; one that has none, or the same as another, is a problem."""
+    found: dict[int, Unit] = {}
+    for unit in units:
+        step = unit.step
         if step is None:
-            problems.append(Problem("no step in its name; left out", str(path)))
+            problems.append(Problem("no step in its name; left out", str(unit.path)))
         elif step in found:
-            what = f"has the same step as {found[step].name}; left out"
-            problems.append(Problem(what, str(path), step, "give each step one file"))
+            what = f"has the same step as {'/'.join(found[step].names)}; left out"
+            problems.append(Problem(what, str(unit.path), step, "give each step one file"))
         else:
-            found[step] = path
-    scalars = _log_history(folder, problems)
-    entries = [
-        Entry(step, 0, path, scalars=MappingProxyType(scalars.get(step, {})))
-        for step, path in sorted(found.items())
+            found[step] = unit
+    return dict(sorted(found.items()))
+
+
+def entries_of(folder: Path, units: dict[int, Unit], problems: list[Problem]) -> list[Entry]:
+    """Entries with the scalars that were logged at their steps."""
+    newest = [unit.path.parent for _, unit in reversed(units.items())]
+    scalars = read_history(dict.fromkeys([*newest, folder]), problems)
+    return [
+        Entry(
+            step,
+            0,
+            unit.path,
+            scalars=MappingProxyType(scalars.get(step, {})),
+            parts=unit.parts,
+        )
+        for step, unit in units.items()
     ]
-    return entries, problems
 
 
-def _step(path: Path, folder: Path) -> int | None:
-    match = _STEP.search(path.stem) if path.parent == folder else _FOLDER.search(path.parent.name)
-    step = int(match.group(1)) if match else None
-    return step if step is not None and step < MAX_BYTES else None
-
-
-def _log_history(folder: Path, problems: list[Problem]) -> dict[int, dict[str, float]]:
-    states = list(folder.glob("*/trainer_state.json")) + list(folder.glob("trainer_state.json"))
-    if not states:
-        return {}
-    newest = max(states, key=_time)
-    scalars: dict[int, dict[str, float]] = {}
+def read_parts(entry: Entry) -> Decoded:
+    """The tensors of a checkpoint that lies in several files; raises NdtError with the path."""
+    assert entry.path is not None
     try:
-        for row in json.loads(read_regular(newest))["log_history"]:
-            named = {_NAMES.get(key, key): number(row[key]) for key in _KEPT if key in row}
-            scalars.setdefault(int(row["step"]), {}).update(named)
-    except _FAULTS as error:
-        problems.append(Problem(f"not readable: {error!r}; no losses from it", str(newest)))
-    return scalars
-
-
-def _time(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:  # a link that leads nowhere
-        return 0
+        read = read_distributed if entry.path.name == METADATA else read_shards
+        layout, vectors = read(entry)
+    except NdtError as error:
+        raise error.at(path=entry.path) from None
+    except MemoryError:
+        raise checkpoint.too_large(entry) from None
+    return Decoded(layout, vectors, content(layout, vectors))

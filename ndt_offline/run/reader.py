@@ -25,6 +25,7 @@ from ndt_offline.run.attempt import (
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.location import locate
 
 if TYPE_CHECKING:
     import torch
@@ -121,9 +122,12 @@ class Decoder:
         if self._work > MAX_WORK:
             raise DamagedError(f"it builds on more than {MAX_WORK} checkpoints", step=entry.step)
         try:
-            decoded = checkpoint.read(
-                entry, self._layout, lambda step: self._base(entry, step, depth)
-            )
+            if entry.parts:
+                decoded = foreign.read_parts(entry)
+            else:
+                decoded = checkpoint.read(
+                    entry, self._layout, lambda step: self._base(entry, step, depth)
+                )
         except NdtError as error:
             raise error.at(step=entry.step) from None
         self._remember(key, decoded)
@@ -176,7 +180,7 @@ def open_run(path: str | Path) -> Run:
 
     Raises UsageError when there is nothing to open; what cannot be used inside is in `.problems`.
     """
-    path = Path(path)
+    path = locate(path)
     if not path.is_dir():
         found = "is a file, not a directory" if path.exists() else "there is no such directory"
         raise UsageError(found, path=path, remedy="give the directory a Recorder wrote")
@@ -184,10 +188,14 @@ def open_run(path: str | Path) -> Run:
         return _recorded(path)
     entries, problems = foreign.discover(path)
     if not entries:
+        told = f" ({problems[0].path}: {problems[0].what})" if problems else ""
+        pickled = [problem.remedy for problem in problems if problem.remedy and problem.step]
         raise UsageError(
-            "holds no run.json and no safetensors file with a step in its name",
+            f"holds no run.json and no safetensors file with a step in its name{told}",
             path=path,
-            remedy="record one: see `Recorder` in README, or `python pipelines/record_mnist.py`",
+            remedy=pickled[0]
+            if pickled
+            else "record one: see `Recorder` in README, or `python pipelines/record_mnist.py`",
         )
     return Run(path, entries, problems, foreign=True)
 

@@ -13,7 +13,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+from ndt_offline.storage.ranges import RangeReader
+from ndt_offline.storage.remote import Remote
 
 _STEP = r"step_(\d{12,14})"
 _SEGMENT = r"segment_(\d{12,14})_(\d{12,14})(?:_small)?(?:_\d+)?"
@@ -26,6 +29,10 @@ _NAMES = {
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file for reading, and its size; OSError for anything else."""
+    if isinstance(path, Remote):
+        size = path.status().st_size
+        yield cast(BinaryIO, RangeReader(path, size)), size
+        return
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         handle = os.open(path, flags)
@@ -39,10 +46,15 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         os.close(handle)
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file; OSError for anything else, and for one beyond the memory."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file; OSError for anything else, and for one beyond the memory.
+
+    most: bytes that such a file may have at most.
+    """
     try:
-        with opened(path) as (file, _):
+        with opened(path) as (file, size):
+            if most is not None and size > most:
+                raise OSError(errno.EFBIG, f"{size} bytes; at most {most} are read", str(path))
             return file.read()
     except (MemoryError, OverflowError):
         raise OSError(errno.ENOMEM, "larger than the memory", str(path)) from None

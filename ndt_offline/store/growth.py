@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ndt_offline.storage.location import is_remote
 from ndt_offline.store.schema import (
     MEASURES,
     Space,
@@ -94,14 +95,20 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
 def discard(path: Path) -> None:
     """Remove a store: by one rename, so that half of it never looks like a store.
 
-    The name that it goes by meanwhile is one that nobody else has.
+    The name that it goes by meanwhile is one that nobody else has. Object storage has no rename:
+    there the root's metadata go first, and what is left without them is removed at the next start.
     """
-    if path.exists():
+    if is_remote(path):
+        (path / "zarr.json").unlink(missing_ok=True)  # the name that makes it a store goes first
+        path.remove_all()  # type: ignore[attr-defined]
+    elif path.exists():
         shutil.rmtree(path.rename(path.with_name(f".{path.name}.discarded-{token_hex(8)}")))
 
 
 def sweep(path: Path) -> int:
     """Remove what writers that died left behind; returns how many files."""
+    if is_remote(path):
+        return 0  # an object is whole or not there
     left = [*path.rglob(f"*{LEFT}"), *path.glob(DRAFTS)]
     for file in left:
         with contextlib.suppress(OSError):

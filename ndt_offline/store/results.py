@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 
 from ndt_offline.errors import DamagedError, UsageError
+from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
 
 SPACES = ("activations", "weights")
@@ -51,7 +52,7 @@ class Results:
     """Reads a store that `analyze` made. Raises UsageError where there is none."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = locate(path)
         self._cache: dict[tuple[str, str], np.ndarray] = {}
         try:
             self.root = open_root(self.path)

@@ -23,6 +23,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from ndt_offline.storage.location import is_remote
 from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
@@ -79,7 +80,7 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
     Its attribute `setup` is missing until the driver sets it: what has none was never finished.
     """
     about = {MARKER: SCHEMA_VERSION, "block": block}
-    root = zarr.create_group(path, attributes=about)
+    root = zarr.create_group(zarr_store(path), attributes=about)
     records = root.create_group("records")
     _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
     _array(
@@ -118,7 +119,16 @@ def open_root(path: Path) -> Any:
 
     Typed as anything: to a type checker every item of a `zarr.Group` may be an array or a group.
     """
-    return zarr.open_group(path, mode="r+", use_consolidated=False)
+    return zarr.open_group(zarr_store(path), mode="r+", use_consolidated=False)
+
+
+def zarr_store(path: Path) -> Any:
+    """What Zarr opens: the path, or for object storage a store that keeps no listings."""
+    if not is_remote(path):
+        return path
+    return zarr.storage.FsspecStore.from_url(
+        str(path), storage_options={"use_listings_cache": False}
+    )
 
 
 def put_series(
@@ -126,18 +136,20 @@ def put_series(
 ) -> None:
     """Write a whole array that the driver owns, made if it is missing."""
     values = np.asarray(values)
-    if name not in group or group[name].shape != values.shape:
-        if name in group:
+    array: Any = group.get(name)
+    if array is None or array.shape != values.shape:
+        if array is not None:
             del group[name]
         chunks = tuple(
             min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
         )
         dtype = str if values.dtype.kind in "OU" else values.dtype
-        _array(group, name, values.shape, chunks, dtype, dims)
+        array = _array(group, name, values.shape, chunks, dtype, dims)
     if values.size:
-        group[name][...] = values
+        array[...] = values
     # After the values: an attribute that says what they are must not stand beside unwritten ones.
-    group[name].attrs.update(about)
+    if about:
+        array.attrs.update(about)
 
 
 def forget_consolidated(path: Path) -> None:
@@ -156,7 +168,7 @@ def consolidate(path: Path) -> None:
     with warnings.catch_warnings():
         # Zarr warns that other readers may ignore it, which does no harm.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(zarr_store(path))
 
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:
@@ -222,10 +234,10 @@ def _array(
     dtype: Any,
     dims: tuple[str, ...],
     **about: Any,
-) -> None:
+) -> zarr.Array:
     floating = dtype is not str and np.dtype(dtype).kind == "f"
     fill: Any = math.nan if floating else ("" if dtype is str else 0)
-    group.create_array(
+    return group.create_array(
         name,
         shape=shape,
         chunks=tuple(max(n, 1) for n in chunks),

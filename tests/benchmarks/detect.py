@@ -8,7 +8,6 @@ import time
 import numpy as np
 
 from ndt_offline.detect import detect
-from ndt_offline.detect.battery.drifts import DRIFTS
 from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import GAUSSIAN, NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES
@@ -100,33 +99,36 @@ def intervals(seeds: int, seed: int) -> None:
     """Coverage of the nominal 90 % intervals of planted steps, and selection bias."""
     for name in ("white", "AR .5", "AR .7", "AR .9", "walk", "calming white", "ramp"):
         for k in (2.0, 3.0, 4.0, 6.0):
-            where, size, ratio, far = [], [], [], 0
-            for s in range(seeds):
-                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
-                x, (at,) = POSITIVES[name](rng, N, k)
-                truth = 30 * DRIFTS["ramp"](N) if name == "ramp" else 0.0
-                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
-                rng.integers(150, N - 150)
-                noise = NOISES["white" if name == "ramp" else name](rng, N) + truth
-                planted = (x - noise)[-1]
-                near = [t for t in detect(x) if abs(t.index - at) <= 10]
-                if not near:
-                    continue
-                t = near[0]
-                ratio.append(t.size / planted)
-                if abs(t.T) >= 6:
-                    where.append(t.low <= at <= t.high)
-                    size.append(t.size_low <= planted <= t.size_high)
-                    far += t.high - t.low
-            wide = far / max(1, len(where))
-            print(
-                f"{name:14s} {k:g} sigma  found {len(ratio) / seeds:.2f}  size / truth "
-                f"{np.mean(ratio) if ratio else np.nan:.2f}  T >= 6: {len(where)}"
-                + (
-                    f"  step {np.mean(where):.3f} ({wide:.1f})  size {np.mean(size):.3f}"
-                    * bool(where)
-                )
-            )
+            rows = [r for s in range(seeds) if (r := one_interval(name, k, seed, s))]
+            if not rows:
+                continue
+            T, place, wide, size, ratio, fair = np.array(rows, float).T
+            said = f"{name:14s} {k:g} sigma  found {len(rows) / seeds:.2f}"
+            said += f"  size / truth {ratio.mean():.2f}, unbiased {np.median(fair):.2f} (median)"
+            print(said + f"  size all {size.mean():.3f}" + covered(T >= 6, place, wide, size))
+
+
+def one_interval(name: str, k: float, seed: int, s: int) -> tuple[float, ...] | None:
+    """|T|, whether the step and its size are held, width of the interval, size over truth."""
+    base = [seed, s, int(k), *name.encode()]
+    x, (at,) = POSITIVES[name](np.random.default_rng(base), N, k)
+    planted = (x - POSITIVES[name](np.random.default_rng(base), N, 0.0)[0])[-1]
+    near = [t for t in detect(x) if abs(t.index - at) <= 10]
+    if not near:
+        return None
+    t = near[0]
+    held = t.low <= at <= t.high, t.size_low <= planted <= t.size_high
+    return abs(t.T), held[0], t.high - t.low, held[1], t.size / planted, t.size_unbiased / planted
+
+
+def covered(rows: np.ndarray, place: np.ndarray, wide: np.ndarray, size: np.ndarray) -> str:
+    if not rows.any():
+        return ""
+    share, some = size[rows].mean(), rows.sum()
+    return (
+        f"  T >= 6: {some}  step {place[rows].mean():.3f} ({wide[rows].mean():.1f})"
+        f"  size {share:.3f} +- {(share * (1 - share) / some) ** 0.5:.3f}"
+    )
 
 
 def irregular(seeds: int, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -37,15 +38,28 @@ def journal_of(run: Path, attempt: int = 1) -> Path:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    return run / f"attempts/0001/checkpoints/step_{step:012d}.safetensors"
+    """Its file: encoded, or raw where the machine was too busy."""
+    folder = run / "attempts/0001/checkpoints"
+    paths = (folder / f"{kind}_{step:012d}.safetensors" for kind in ("step", "raw"))
+    return next(path for path in paths if path.exists())
 
 
-def cut_to(source: Path, target: Path, lines: int) -> Path:
-    """A copy of a run as it was when the journal had that many lines."""
+def cut_to(source: Path, target: Path, count: int, but: Iterable[int] = ()) -> Path:
+    """A copy of a run as it was when it had that many steps, without some of them.
+
+    Lines are chosen by their steps: on a busy machine the trainer writes some checkpoints itself,
+    and their lines come later.
+    """
     if not target.exists():
         shutil.copytree(source, target)
-    whole = journal_of(source).read_bytes().splitlines(keepends=True)
-    journal_of(target).write_bytes(b"".join(whole[:lines]))
+    kept = {5 * number for number in range(count)} - set(but)
+    lines = journal_of(source).read_bytes().splitlines(keepends=True)
+    about = [json.loads(line) for line in lines]
+    steps = {one["step"] for one in about if one["kind"] != "close"}
+    if count <= len(steps):  # beyond them lies the end of the training
+        chosen = zip(about, lines, strict=True)
+        lines = [x for one, x in chosen if one["kind"] != "close" and one["step"] in kept]
+    journal_of(target).write_bytes(b"".join(lines))
     return target
 
 
