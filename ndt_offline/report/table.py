@@ -98,7 +98,10 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     words = f"jumps in all metrics: {about['observed']} (detector {about['detector']}"
     words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
-        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        digits = 1 if mean < 100 else 0
+        words += (
+            f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        )
     yield words
     if about["detector"] != "steps":
         return
