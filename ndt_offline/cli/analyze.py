@@ -11,7 +11,7 @@ import click
 
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
-from ndt_offline.cli.what import parameters_of, what_options
+from ndt_offline.cli.what import measures_of, parameters_of, quantities_of, what_options
 from ndt_offline.cli.where import Where, where_options
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Examples:
   ndt-analyze ckpts
   ndt-analyze ckpts --threshold 6            other threshold: no replay
   ndt-analyze ckpts --layers 'encoder.*' --out encoder.zarr
+  ndt-analyze ckpts --measures motion,units  beside the spectra: see README
   ndt-analyze ckpts --sweep threshold=4:8:0.1
   ndt-analyze ckpts --detector mypackage.rules:jumps
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
@@ -114,14 +115,16 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     """
     from ndt_offline.cli.show import show_result
 
-    check_shown(show, options["metrics"])
+    options["asked"] = measures_of(options)
+    check_shown(show, options["metrics"], quantities_of(options["asked"]))
     if options["out"] and len(paths) > 1:
         raise click.UsageError("--out is for a single PATH")
     where = Where.of(options)
     if where.dry_run:
         for path in paths:
             asked = question_of(options)
-            where.outlook(path, options["out"], parameters_of(dict(options)), asked)
+            parameters, measures = parameters_of(dict(options)), options["asked"]
+            where.outlook(path, options["out"], parameters, asked, measures)
         return 0
     if where.watch and len(paths) > 1:
         raise click.UsageError("--watch is for a single PATH")
@@ -135,12 +138,14 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     return code
 
 
-def check_shown(metric: str | None, derived: tuple[str, ...]) -> None:
-    """UsageError where the metric of the table is none that will be derived."""
+def check_shown(
+    metric: str | None, derived: tuple[str, ...], quantities: tuple[str, ...] = ()
+) -> None:
+    """UsageError where the metric of the table is none that will be derived or measured."""
     from ndt_offline.errors import UsageError, nearest
     from ndt_offline.measure.metrics import METRICS
 
-    known = derived or tuple(METRICS)
+    known = (*(derived or METRICS), *quantities)
     if metric is not None and metric not in known:
         raise UsageError(f"--show {metric!r}: it is not derived", remedy=nearest(metric, known))
 
@@ -157,10 +162,12 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             out=out,
             parameters=parameters,
             executor=where.executor(bar.say),
+            device=where.device,
             progress=bar.told,
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            measures=options["asked"],
             baseline=options.pop("baseline"),
             replace=options.pop("replace"),
             workers=where.workers,
@@ -177,10 +184,11 @@ def question_of(options: dict[str, Any]) -> dict[str, Any]:
     question = {key: options[key] for key in ("detector", "threshold", "draws", "seed", "smooth")}
     question["params"] = dict(_parameter(text) for text in options["params"])
     question["targets"] = tuple(dict.fromkeys((*TARGETS, *options["targets"])))
-    unknown = set(options["phases"]) - set(options["metrics"] or METRICS)
+    phased = (*(options["metrics"] or METRICS), *quantities_of(options.get("asked")))
+    unknown = set(options["phases"]) - set(phased)
     if unknown:
         name = unknown.pop()
-        raise UsageError(f"--phases {name!r}: no such metric", remedy=nearest(name, METRICS))
+        raise UsageError(f"--phases {name!r}: no such metric", remedy=nearest(name, phased))
     for key in ("metrics", "phases"):
         if options[key]:
             question[key] = tuple(options[key])

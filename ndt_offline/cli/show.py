@@ -13,6 +13,7 @@ from rich.text import Text
 from ndt_offline.errors import UsageError, nearest
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
+from ndt_offline.report.quantities import print_quantities
 from ndt_offline.report.table import HEAD, baseline_sentences, print_table, printable
 from ndt_offline.storage.location import locate
 
@@ -45,6 +46,7 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
         raise UsageError(f"--show {chosen!r}: it was not derived", remedy=nearest(chosen, known))
     console.print()
     print_table(console, store, result.table, chosen)
+    print_quantities(console, store, result.table)
     for line in baseline_sentences(result.baseline):
         console.print(Text(printable(line)))
     for note in result.notes:

@@ -70,7 +70,7 @@ def parse_rule(text: str) -> Rule:
         raise UsageError(f"--fail-on {text[:80]!r} is no rule", remedy=EXAMPLE)
     where = match["where"] or "*"
     space, _, rest = where.partition("/")
-    if rest and space in (*SPACES, "*"):
+    if rest and space in (*SPACES, "model", "*"):
         chosen = None if space == "*" else space
         return Rule(text.strip(), match["quantity"], chosen, rest, match["sign"], number)
     return Rule(text.strip(), match["quantity"], None, where, match["sign"], number)

@@ -295,7 +295,7 @@ def test_blocks_go_on_while_a_cluster_starts(
         seen += report.rows
         Slow.ready = Slow.ready or seen >= 128
     assert seen == 300 and Slow.asked == 1
-    # The child ends with the block that it was at: at least one is left, and none is done twice.
+    # What the child has finished is not done again.
     assert left and left[-1] == 256 and all(start >= 128 for start in left)
     assert_same(tmp_path / "a.zarr", whole)
 
