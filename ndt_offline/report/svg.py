@@ -203,7 +203,8 @@ def number(value: float) -> str:
         if least <= abs(value) < 1e10:
             return f"{value / size:.6g}{sign}"
     if value and not 1e-3 <= abs(value) < 1e10:
-        return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-")
+        head, _, power = f"{value:.3g}".partition("e")
+        return f"{head}e{int(power)}" if power else head
     return f"{value:.6g}"
 
 
