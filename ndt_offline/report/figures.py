@@ -17,10 +17,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ndt_offline.errors import UsageError, nearest
+from ndt_offline.report.columns import SERIES_KEYS
 from ndt_offline.report.marks import marks_of
 from ndt_offline.report.runs import open_results
 from ndt_offline.report.table import HEAD, shortened, unit_of
-from ndt_offline.report.tidy import SERIES_KEYS, event_members, rows_of, tidy_table
+from ndt_offline.report.tidy import event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
 
 Axes: TypeAlias = Any

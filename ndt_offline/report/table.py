@@ -68,13 +68,15 @@ def sentences(
         yield "phases with ?: the noise around them is so persistent that a random walk may do this"
     if any("unclear" in (row.get("phases") or "") for row in shown):
         yield "unclear: noise leaves room for a change of a quarter of the series' range"
-    for target in targets:
-        clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
-        if clocks:
-            yield (
-                f"training time alone has rank correlation {clocks[0]:+.2f} with {target}: "
-                '"moves with" is what goes beyond that'
-            )
+    clocks = {
+        target: row[f"clock_{target}"]
+        for target in targets
+        for row in shown
+        if row.get(f"clock_{target}") is not None
+    }
+    if clocks:
+        said = ", ".join(f"{rho:+.2f} with {target}" for target, rho in clocks.items())
+        yield f'training time alone correlates {said}; "moves with" is beyond that'
     said = [
         f"{row['space']} of {row['layer']}: {row[key]}"
         for row in shown
@@ -96,7 +98,10 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     words = f"jumps in all metrics: {about['observed']} (detector {about['detector']}"
     words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
-        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        digits = 1 if mean < 100 else 0
+        words += (
+            f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        )
     yield words
     if about["detector"] != "steps":
         return

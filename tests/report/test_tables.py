@@ -8,9 +8,10 @@ from io import StringIO
 import numpy as np
 from rich.console import Console
 
+from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.document import TABLES, document_of
 from ndt_offline.report.table import phases_cell, print_table
-from ndt_offline.report.tidy import COLUMNS, rows_of, tidy_tables
+from ndt_offline.report.tidy import rows_of, tidy_tables
 
 from .conftest import HOSTILE, Made
 
