@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -9,17 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
-from ndt_offline.execute.baselines import compare, load_baseline
+from ndt_offline.execute.driven import put_driven
 from ndt_offline.execute.estimate import check_fits, estimate
+from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.readiness import check_time, make_job, ready_store
+from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.execute.standing import computed, known_measures, remember_refused
+from ndt_offline.execute.telling import left_out, measure_notes
+from ndt_offline.measure.catalogue import choose_measures
+from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run, open_run
+from ndt_offline.run.rounding import rounding
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
@@ -27,7 +35,9 @@ from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
+    from ndt_offline.report.baselines import Comparison
 
+SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -38,7 +48,7 @@ class Result:
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
     HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
-    makes it again.
+    makes it again. baseline: where the run leaves the bands of healthy ones, if that was asked.
     """
 
     run: str
@@ -50,6 +60,7 @@ class Result:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = ""
+    baseline: Comparison | None = None
 
     @property
     def results(self) -> Results:
@@ -68,27 +79,37 @@ def analyze(
     out: str | Path | None = None,
     parameters: Parameters | None = None,
     executor: Executor | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
-    baseline: str | None = None,
+    measures: Sequence[str] | None = None,
     command: str = "",
+    baseline: str | None = None,
+    replace: bool = False,
+    workers: int | None = None,
     **question: Any,
 ) -> Result:
     """Analyse one run: what `ndt-analyze PATH` does.
 
     out: the store, `analysis.zarr` in the run by default.
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
+    replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
+    device: what replays: cpu, cuda, cuda:N, or auto. A store may be gone on with on another.
     report: write report.html beside the store (as OUT.html where `out` is given).
-    baseline: of healthy runs that it is compared with; leaving their band is an alert.
     command: how the report says that it was made.
+    measures: what is computed beside the spectra, names of `MEASURES` or package.module:function;
+        None is what the store has already.
+    baseline: name of healthy runs to compare with, see `report.baselines`.
+    workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
     question: fields of `Question`: metrics, detector, threshold, draws, seed, smooth, ...
 
     What is already in the store is not computed again: a new threshold opens no checkpoint.
     Raises UsageError for what cannot be opened; unusable checkpoints are in `.problems`.
     """
+    from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
@@ -98,10 +119,11 @@ def analyze(
     parameters = parameters or Parameters()
 
     asked.check()
-    if baseline is not None:
-        load_baseline(baseline)  # a name that is none is told before hours of replay
+    check_device(device)
     run = open_run(path)
     check_targets(asked.targets, run)
+    if baseline is not None:
+        baselines.read_all(baseline)
     store = _store_path(out) if out else run.path / "analysis.zarr"
     page = _report_path(store, named=out is not None) if report else None
     if page is not None:
@@ -109,31 +131,43 @@ def analyze(
     with reading(store):
         with locked(store):
             key = setup_key(run, parameters)
-            plan = make_plan(run, store, key)
+            chosen = choose_measures(known_measures(store) if measures is None else measures)
+            plan = make_plan(run, store, key, measures=chosen)
             if not plan.idle:
                 setup = prepare(run, parameters)
-                plan = make_plan(run, store, key, space_keys(setup))
+                refused = refusals(chosen, setup, run)
+                fit = {spec: m for spec, m in chosen.items() if spec not in refused}
+                plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
+                check_time(setup)
+                if plan.changed and not (plan.create or replace):
+                    check_kept(store, setup)
                 with reading(store, always=not plan.create):
-                    _replay(store, plan, setup, executor, told)
+                    _replay(store, plan, setup, executor, told, device)
+                    remember_refused(store, chosen, refused)
             results = Results(store)
+            put_driven(results, chosen)
+            asked = dataclasses.replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
-            _derive(store, results, asked)
+            _derive(store, results, asked, workers)
 
-        said, left = compare(baseline, results) if baseline is not None else ([], False)
         table = summary_rows(results)
+        beside = None
+        if baseline is not None:
+            beside = baselines.compare(baselines.find(baseline, results), results)
         result = Result(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *_problems(run, results)],
-            notes=[*_notes(run, results), *said],
+            problems=[*run.problems, *odd, *_problems(run, results), *left_out(results, chosen)],
+            notes=[*_notes(run, results), *measure_notes(results, chosen)],
             replayed=plan.todo,
             report=page,
-            alerts=[*check_rules(rules, results, table), *(said[:1] if left else [])],
+            alerts=check_rules(rules, results, table, beside),
             command=command or f"ndt-analyze {run.path}",
+            baseline=beside,
         )
         if result.report is not None:
             from ndt_offline.report.html import write_report
@@ -144,10 +178,15 @@ def analyze(
 
 
 def _replay(
-    store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
+    store: Path,
+    plan: Plan,
+    setup: Setup,
+    executor: Executor | None,
+    told: Progress,
+    device: str,
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    job = make_job(setup, store)
+    job = make_job(setup, store, measures=plan.measures, device=_device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
         return
@@ -159,14 +198,24 @@ def _replay(
             count.failed += len(report.problems)
 
 
-def _derive(store: Path, results: Results, asked: Question) -> None:
+def _device(asked: str, executor: Executor | None) -> str:
+    """What the job is told; RefusedError where this machine, which replays, has no such device."""
+    from ndt_offline.execute.replay_all import Cluster
+
+    if isinstance(executor, Cluster):
+        return asked  # its workers know what they have
+    found = find_device(asked)
+    return found.partition(":")[0] if asked == "auto" else asked
+
+
+def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
     from threadpoolctl import threadpool_limits
 
     from ndt_offline.execute.derive import derive
 
     schema.forget_consolidated(store)
     with threadpool_limits(limits=1):
-        derive(results, asked)
+        derive(results, asked, workers)
     schema.consolidate(store)
 
 
@@ -210,11 +259,17 @@ def _problems(run: Run, results: Results) -> list[Problem]:
 def _notes(run: Run, results: Results) -> Iterator[str]:
     setup = results.attrs["setup"]
     yield from setup["notes"]
+    yield from rounding(run)
     if run.hidden:
         yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    if setup["skipped"]:
-        names = ", ".join(name for name, _ in setup["skipped"][:5])
-        yield f"{len(setup['skipped'])} layers skipped ({names}): {setup['skipped'][0][1]}"
+    reasons: dict[str, list[str]] = {}
+    for name, reason in setup["skipped"]:
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in list(reasons.items())[:SAID]:
+        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
+    if len(reasons) > SAID:
+        more = sum(map(len, list(reasons.values())[SAID:]))
+        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
     for space in results.spaces:
         for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
             if count:

@@ -68,7 +68,7 @@ def _counts(row: dict, space: str) -> bool:
 
 def phases(runs: Sequence[Results]) -> Line:
     """Collapse, then expansion, then stabilisation."""
-    order = ["collapse", "expansion", "stabilisation"]
+    order = ["falls", "rises", "stable"]
     ours, theirs = [], []
     for run in runs:
         found: dict[tuple, list[str]] = {}

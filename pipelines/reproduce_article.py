@@ -22,32 +22,13 @@ import torch
 from article_claims import Line, all_claims, jumps, noise_jumps, robust
 from article_statistics import estimate, judged, rho, smoothed
 from record_mnist import load_digits, make_model, train
+from study import analysed, markdown, recorded
 from torch.nn import functional as F
 
-from ndt_offline import analyze
-from ndt_offline.report.runs import open_results
 from ndt_offline.store.results import Results
 
 SIZES = [784, 256, 128, 10]
 HEAD = ("#", "claim", "article", "its definitions", "ours", "verdict")
-
-
-def recorded(out: Path, digits: dict[str, torch.Tensor], seed: int, updates: int) -> Path:
-    """The run of one seed, recorded now if it is not there."""
-    run = out / f"seed-{seed}"
-    if not (run / "run.json").is_file():
-        click.echo(f"recording seed {seed}", err=True)
-        train(digits, SIZES, updates, seed, run)
-    return run
-
-
-def analysed(run: Path) -> Results:
-    """Its analysis, made now if it is not there."""
-    click.echo(f"analysing {run}", err=True)
-    result = analyze(run)
-    for problem in result.problems:
-        click.echo(f"{problem.path}: {problem.what}", err=True)
-    return open_results(run)
 
 
 def overhead(digits: dict[str, torch.Tensor], pairs: int = 8, updates: int = 100) -> Line:
@@ -91,15 +72,15 @@ def _timed(digits: dict[str, torch.Tensor], updates: int, measuring: bool, seed:
 
 def table_of(lines: Sequence[Line]) -> str:
     """The verdict as Markdown."""
-    rows = ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+    rows = []
     for line in lines:
         digits = 1 if max(map(abs, line.theirs), default=0) >= 10 else 2
         cells = (
             line.number, line.claim, line.said, estimate(line.theirs, digits),
             estimate(line.ours, digits), f"**{line.verdict}**: {line.why}",
         )  # fmt: skip
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown(HEAD, rows)
 
 
 def draw(runs: Sequence[Results], paths: Sequence[Path]) -> None:
@@ -181,7 +162,13 @@ def main(mnist: Path, out: Path, seeds: int, updates: int) -> None:
     """Record the article's experiment, analyse it, and print the verdict on every claim."""
     torch.set_num_threads(1)
     digits = load_digits(mnist, pooled=False)
-    paths = [recorded(out, digits, seed, updates) for seed in range(seeds)]
+    last = updates // 5 * 5
+    paths = [
+        recorded(
+            out / f"seed-{seed}", last, lambda run, s=seed: train(digits, SIZES, updates, s, run)
+        )
+        for seed in range(seeds)
+    ]
     runs = [analysed(path) for path in paths]
     lines = all_claims(runs, lambda what: click.echo(what, err=True))
     click.echo("What measuring in the loop costs.", err=True)

@@ -1,6 +1,8 @@
-"""`ndt-offline baseline`: the bands of healthy runs, kept under a name."""
+"""`ndt-offline baseline`: healthy runs kept by name, for `ndt-analyze --baseline NAME`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -8,60 +10,68 @@ EXAMPLES = """
 Examples:
 
 \b
-  ndt-offline baseline add mlp seed0 seed1 seed2 seed3
+  ndt-offline baseline add mnist-mlp seed-0 seed-1 seed-2
   ndt-offline baseline list
-  ndt-analyze ckpts --baseline mlp
+  ndt-analyze ckpts --baseline mnist-mlp --fail-on 'outside > 0'
 """
 
 
 @click.group("baseline", epilog=EXAMPLES)
 def command() -> None:
-    """Keep analysed healthy runs of one architecture; `ndt-analyze --baseline NAME` compares.
+    """Keep healthy runs, and see where another one leaves their bands.
 
-    A run with n healthy ones leaves their band by chance at a rate of at most 1 / (n + 1).
+    They are kept in your folder for application data, or in NDT_BASELINES.
     """
 
 
-@command.command("add", epilog=EXAMPLES)
+@command.command("add")
 @click.argument("name")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
 def add(name: str, runs: tuple[str, ...]) -> int:
-    """Add analysed RUNs to the baseline NAME, made where it is new."""
-    from ndt_offline.errors import UsageError
-    from ndt_offline.execute.baselines import (
-        baseline_of,
-        baseline_path,
-        join,
-        load_baseline,
-        save_baseline,
-    )
+    """Add the analysed RUNS to baseline NAME; one that is there already is replaced."""
+    from ndt_offline.relate.bands import FEWEST
+    from ndt_offline.report import baselines
     from ndt_offline.report.runs import open_results
     from ndt_offline.report.table import printable
 
-    parts = [load_baseline(name)] if baseline_path(name).exists() else []
-    known = {run for part in parts for run in part.runs}
-    for run in runs:
-        results = open_results(run)
-        where = str(results.path.absolute())
-        if where in known:
-            raise UsageError("is in the baseline already", path=run)
-        known.add(where)
-        parts.append(baseline_of(results, where))
-    joined = join(parts)
-    path = save_baseline(name, joined)
-    count = len(joined.runs)
-    told = f"{count} runs, {len(joined.series)} series, {len(joined.steps)} common steps"
-    click.echo(printable(f"baseline {name}: {told}; false alarms at most 1 in {count + 1}; {path}"))
+    for kept in baselines.add(name, [open_results(run) for run in runs]):
+        size = f"{len(kept.series)} series at {len(kept.steps)} steps"
+        click.echo(printable(f"{name}: {len(kept.runs)} runs, {size}; {_rate(len(kept.runs))}"))
+        if len(kept.runs) < FEWEST:
+            click.echo(f"a band needs {FEWEST} runs: add more", err=True)
     return 0
 
 
-@command.command("list", epilog=EXAMPLES)
-def listed() -> int:
-    """The baselines there are."""
-    from ndt_offline.execute.baselines import known_baselines, load_baseline
+@command.command("list")
+def show() -> int:
+    """Every baseline with its runs."""
+    from ndt_offline.report import baselines
     from ndt_offline.report.table import printable
 
-    for name in known_baselines():
-        found = load_baseline(name)
-        click.echo(printable(f"{name}: {len(found.runs)} runs, {len(found.series)} series"))
+    for name in baselines.names():
+        for kept in baselines.read_all(name):
+            click.echo(f"{name}: {len(kept.runs)} runs, {_rate(len(kept.runs))}")
+            for run in kept.runs:
+                click.echo(printable(f"  {Path(run)}"))
+    if not baselines.names():
+        click.echo(f"none in {baselines.home()}; ndt-offline baseline add NAME RUN...")
     return 0
+
+
+@command.command("remove")
+@click.argument("name")
+def remove(name: str) -> int:
+    """Forget baseline NAME. Its runs stay where they are."""
+    from ndt_offline.report import baselines
+
+    click.echo(f"{name}: {baselines.remove(name)} runs forgotten")
+    return 0
+
+
+def _rate(runs: int) -> str:
+    from ndt_offline.relate.bands import FEWEST
+    from ndt_offline.report.baselines import ALARM
+
+    if runs < FEWEST:
+        return "no band yet"
+    return f"false alarms in at most {max(ALARM, 1 / (runs + 1)):.0%} of healthy runs"

@@ -37,29 +37,41 @@ def eliminate(found: Search) -> Ranking:
     k = len(found.at)
     drops_out, sizes, errors = np.zeros(k), np.zeros(k), np.ones(k)
     others = np.zeros((k, k))
-    active = np.arange(k)
-    stated = np.zeros(k, bool)
+    active = np.ones(k, bool)
+    stated = False
     highest = 0.0
-    while len(active):
-        fit, error = _joint(found, active)
-        strength = np.abs(fit) / error
+    inverse, fit, covariance = _joint(found)
+    for _ in range(k):
+        error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+        strength = np.where(active, np.abs(fit) / np.maximum(error, 1e-300), np.inf)
         weakest = int(strength.argmin())
         highest = max(highest, float(strength[weakest]))
-        say = active if highest >= REFERENCE else active[weakest : weakest + 1]
-        if not stated[say[0]]:
-            chosen = np.isin(active, say)
-            sizes[say], errors[say] = fit[chosen], error[chosen]
-            others[np.ix_(say, active)] = fit
+        if not stated:
+            stated = highest >= REFERENCE
+            say = np.flatnonzero(active) if stated else np.array([weakest])
+            sizes[say], errors[say] = fit[say], np.maximum(error[say], 1e-300)
+            others[say] = fit
             others[say, say] = 0.0
-            stated[say] = True
-        drops_out[active[weakest]] = highest
-        active = np.delete(active, weakest)
+        drops_out[weakest] = highest
+        active[weakest] = False
+        inverse, fit, covariance = _drop(weakest, inverse, fit, covariance)
     return Ranking(drops_out, sizes, errors, others)
 
 
-def _joint(found: Search, active: np.ndarray) -> tuple[Array, Array]:
-    """Sizes of the active candidates and their standard errors. [m], [m]."""
-    pairs = np.ix_(active, active)
-    inverse = np.linalg.inv(found.mixing[pairs])
-    error = np.sqrt(((inverse @ found.covariance[pairs]) * inverse).sum(axis=1))
-    return inverse @ found.outputs[active], np.maximum(error, 1e-300)
+def _joint(found: Search) -> tuple[Array, Array, Array]:
+    """Inverse of the mixing, sizes of all candidates, and their covariance. [k, k], [k], [k, k]."""
+    inverse = np.asarray(np.linalg.inv(found.mixing), np.float64)
+    return inverse, inverse @ found.outputs, inverse @ found.covariance @ inverse.T
+
+
+def _drop(j: int, inverse: Array, fit: Array, covariance: Array) -> tuple[Array, Array, Array]:
+    """The same without candidate j: the inverse of what is left, its row and column j now 0.
+
+    With B the inverse, that of the mixing without row and column j is P B, where P takes from
+    every row B_ij / B_jj times row j; so the sizes are P fit and their covariance P C P'.
+    """
+    take = inverse[:, j] / inverse[j, j]
+    inverse = inverse - np.outer(take, inverse[j])
+    covariance = covariance - np.outer(take, covariance[j])
+    covariance = covariance - np.outer(covariance[:, j], take)
+    return inverse, fit - take * fit[j], covariance

@@ -11,12 +11,13 @@ from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.filters import HALVES
 from ndt_offline.detect.noise import ORDER, whiten, whitened_step
 from ndt_offline.detect.pursuit import Search
+from ndt_offline.detect.selection import conditional_sizes
 from ndt_offline.detect.transition import Array, Points
 
-LEVEL = 0.9  # nominal coverage of the intervals
-NORMAL = 1.6449  # its two-sided normal quantile
+LEVEL = 0.9  # nominal coverage of the interval of the step
 LOCAL = 50  # points on either side that local sigma is taken over
 LATER = 20  # points after which a shift should still be there
+BEFORE = HALVES[-1] + ORDER  # points of a window before its candidate
 AROUND = 12  # points on either side that may hold the step (less than any half width)
 
 # The envelope over Gaussian nulls: exp(RATE - FALL |T|) false steps per 1000 points.
@@ -37,53 +38,73 @@ def describe_steps(x: Array, found: Search, ranking: Ranking) -> dict[str, NDArr
 
     low, high: offsets in points; the others as in `Transition`.
     """
-    sizes, rest = ranking.sizes, without_others(x, found, ranking.others)
-    sigma = _local_sigma(rest, found.at)
-    # Not `rest`: a step back is what makes a shock of a shift.
-    stays = _retained(np.broadcast_to(x, rest.shape), found.at, sizes)
-    low, high = sizes - NORMAL * ranking.errors, sizes + NORMAL * ranking.errors
+    rest = windows(x, found, ranking.others)
+    sigma = _local_sigma(rest, found.at, len(x))
+    ends = np.array(conditional_sizes(ranking.T)) * ranking.errors
+    low, high = ends.min(axis=0), ends.max(axis=0)
     first, last = _intervals(rest, found)
     return {
         "low": first,
         "high": last,
+        "size_unbiased": ends[1],
         "size_low": low,
         "size_high": high,
-        "sigma": sizes / sigma,
+        "sigma": ranking.sizes / sigma,
         "sigma_low": low / sigma,
         "sigma_high": high / sigma,
-        "retained": stays,
+        "retained": _retained(x, found.at, ranking.sizes),
     }
 
 
-def without_others(x: Array, found: Search, others: Array) -> Array:
-    """The series [n] once per candidate, without the other candidates' steps. [k, n]."""
-    jumps = np.zeros((len(found.at), len(x)))
-    jumps[:, found.at] = others
-    return x - np.cumsum(jumps, axis=1)
+def windows(x: Array, found: Search, others: Array) -> Array:
+    """The 136 points before each candidate and the 128 from it on, without the other candidates.
+
+    [k, 264], less the value at the candidate. Where a window sticks out of the series its end
+    is repeated.
+    """
+    levels = x[_around(found.at, -BEFORE, HALVES[-1], len(x))]
+    place = found.at[None] - found.at[:, None] + BEFORE
+    row, column = np.nonzero((place >= 0) & (place < levels.shape[1]))
+    jumps = np.zeros(levels.shape)
+    jumps[row, place[row, column]] = others[row, column]
+    rest = levels - np.cumsum(jumps, axis=1)
+    return np.asarray(rest - rest[:, BEFORE : BEFORE + 1], np.float64)
 
 
-def _mean(rest: Array, at: Points, first: int, last: int) -> tuple[Array, Array]:
-    """Mean and variance of the points at + first .. at + last - 1 that exist. [k], [k]."""
-    where = at[:, None] + np.arange(first, last)
-    real = (where >= 0) & (where < rest.shape[1])
-    values = np.take_along_axis(rest, np.clip(where, 0, rest.shape[1] - 1), axis=1)
-    count = np.maximum(real.sum(axis=1), 1)
-    mean = (values * real).sum(axis=1) / count
-    return mean, (((values - mean[:, None]) * real) ** 2).sum(axis=1) / count
+def _around(at: Points, first: int, last: int, n: int) -> Points:
+    """Indices at + first .. at + last - 1, none outside the series. [k, last - first]."""
+    return np.minimum(np.maximum(at[:, None] + np.arange(first, last), 0), n - 1)
 
 
-def _local_sigma(rest: Array, at: Points) -> Array:
+def weigh(found: Search) -> Array:
+    """One over the local volatility around each candidate. [k, 256]."""
+    volatility = found.noise.volatility
+    return 1.0 / volatility[_around(found.at, -HALVES[-1], HALVES[-1], len(volatility))]
+
+
+def _local_sigma(rest: Array, at: Points, n: int) -> Array:
     """Root mean variance of the 50 points before and the 50 after, about their own means."""
-    before, after = _mean(rest, at, -LOCAL, 0)[1], _mean(rest, at, 0, LOCAL)[1]
-    sigma = np.sqrt((before + after) / 2)
+    sides = rest[:, BEFORE - LOCAL : BEFORE + LOCAL].reshape(-1, 2, LOCAL)
+    where = at[:, None] + np.arange(-LOCAL, LOCAL)
+    real = ((where >= 0) & (where < n)).reshape(sides.shape)
+    count = np.maximum(real.sum(axis=2), 1)
+    mean = (sides * real).sum(axis=2) / count
+    variance = ((sides - mean[:, :, None]) ** 2 * real).sum(axis=2) / count
+    sigma = np.sqrt(variance.mean(axis=1))
     return np.where(sigma > 0, sigma, np.nan)
 
 
-def _retained(rest: Array, at: Points, sizes: Array) -> Array:
-    """Level 15 to 25 points later minus level of the 10 points before, over the size."""
-    later, before = _mean(rest, at, LATER - 5, LATER + 6)[0], _mean(rest, at, -10, 0)[0]
-    enough = at + LATER < rest.shape[1]
-    return np.where(enough, (later - before) / sizes, np.nan)
+def _retained(x: Array, at: Points, sizes: Array) -> Array:
+    """Level 15 to 25 points later minus level of the 10 points before, over the size.
+
+    In the series as it is: a step back is what makes a shock of a shift.
+    """
+    n = len(x)
+    where = at[:, None] + np.arange(LATER - 5, LATER + 6)
+    real = where < n
+    later = (x[np.minimum(where, n - 1)] * real).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
+    before = x[_around(at, -10, 0, n)].mean(axis=1)
+    return np.where(at + LATER < n, (later - before) / sizes, np.nan)
 
 
 def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
@@ -94,35 +115,26 @@ def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
     """
     if not len(found.at):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    noise, half = found.noise, HALVES[-1]
-    levels = rest - np.take_along_axis(rest, found.at[:, None], axis=1)
-    data = cut(whiten(levels, noise.phi), found.at)
-    weight = cut(np.broadcast_to(1.0 / noise.volatility, rest.shape), found.at)
+    data = whiten(rest, found.noise.phi)[:, ORDER:]
     halves = np.array(found.bank.halves)[found.row]
-    inside = np.abs(np.arange(-half, half) + 0.5) < halves[:, None]
-    weight = np.where(inside, weight / found.scale[found.row][:, None], 0.0)
-    shifted = _shifted(noise.phi) * weight[:, None]
-    nuisance = found.bank.designs[found.row, 1:] * weight[:, None]
-    data = data * weight
+    inside = np.abs(np.arange(-HALVES[-1], HALVES[-1]) + 0.5) < halves[:, None]
+    weight = np.where(inside, (weigh(found) / found.scale[found.row][:, None]) ** 2, 0.0)
+    steps, nuisance = _shifted(found.noise.phi).T, found.bank.designs[found.row, 1:]
+    weighted = nuisance * weight[:, None]
     # Least squares on the nuisance; the ridge keeps columns that are 0, or nearly so, harmless.
-    gram = nuisance @ nuisance.swapaxes(1, 2)
+    gram = weighted @ nuisance.swapaxes(1, 2)
     most = np.trace(gram, axis1=1, axis2=2)[:, None, None]
-    solved = np.linalg.solve(gram + 1e-12 * most * np.eye(4), nuisance)
-    data = data - ((data[:, None] @ nuisance.swapaxes(1, 2)) @ solved)[:, 0]
-    mixed = shifted @ nuisance.swapaxes(1, 2)
-    power = (shifted**2).sum(axis=2) - (mixed * (shifted @ solved.swapaxes(1, 2))).sum(axis=2)
+    mixed = np.concatenate([weighted @ steps, weighted @ data[:, :, None]], axis=2)
+    solved = np.linalg.solve(gram + 1e-12 * most * np.eye(4), mixed)
+    shared = mixed[:, :, :-1]
+    power = weight @ steps**2 - (shared * solved[:, :, :-1]).sum(axis=1)
     power = np.maximum(power, 1e-300)
-    log = (shifted @ data[:, :, None])[:, :, 0] ** 2 / (2 * power) - 0.5 * np.log(power)
+    product = (weight * data) @ steps - (shared * solved[:, :, -1:]).sum(axis=1)
+    log = product**2 / (2 * power) - 0.5 * np.log(power)
     share = np.exp(log - log.max(axis=1, keepdims=True))
     runs = [_run(row / row.sum()) for row in share]
     first, last = np.array(runs, np.int64).T
     return first - AROUND, last - AROUND
-
-
-def cut(signal: Array, at: Points) -> Array:
-    """Row k of the signal [k, n] around point at[k]: 128 before, 128 from it on. [k, 256]."""
-    where = at[:, None] + np.arange(-HALVES[-1], HALVES[-1])
-    return np.take_along_axis(signal, np.clip(where, 0, signal.shape[1] - 1), axis=1)
 
 
 def _shifted(phi: Array) -> Array:

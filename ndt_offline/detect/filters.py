@@ -7,13 +7,15 @@ from functools import cache
 
 import numpy as np
 
-from ndt_offline.detect.noise import MAD, ORDER, Noise, median, whiten, whitened_step
+from ndt_offline.detect.noise import MAD, ORDER, Noise, inverse_filter, median, whiten
 from ndt_offline.detect.transition import Array, Points
 
 HALVES = (16, 32, 64, 128)
 CUBIC = 128  # from this half width on, the nuisance is a cubic, below it a straight line
 REACH = HALVES[-1] + ORDER
 LEAST = 0.5  # of the theoretical error: below it the calibration is not believed
+_UNIT = np.eye(5)
+_STEP = _UNIT[:, :1]
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,10 @@ class Bank:
 def make_bank(phi: Array, n: int) -> Bank:
     """Filters for a series of n points: those that fit at least twice."""
     halves: tuple[int, ...] = tuple(h for h in HALVES if n >= 4 * h + ORDER)
-    whole = whiten(_raw_design(), phi)[:, ORDER:]
-    designs = np.zeros((len(halves), *whole.shape))
-    for design, h in zip(designs, halves, strict=True):
-        rows = slice(None) if h >= CUBIC else slice(0, 3)
-        window = slice(HALVES[-1] - h, HALVES[-1] + h)
-        design[rows, window] = whole[rows, window]
-    solved = np.linalg.solve(_normal(designs), np.eye(5)[:, :1])
+    designs = _used()[: len(halves)] * whiten(_raw_design(), phi)[:, ORDER:]
+    solved = np.linalg.solve(_normal(designs), _STEP)
     weights = np.asarray((solved.swapaxes(1, 2) @ designs)[:, 0], np.float64)
-    return Bank(halves, designs, weights, _response(weights, whitened_step(phi)))
+    return Bank(halves, designs, weights, _response(weights, phi))
 
 
 @cache
@@ -50,6 +47,15 @@ def _raw_design() -> Array:
     """Step at the centre and powers 0 to 3 of time, with the eight points before the window."""
     t = np.arange(-HALVES[-1] - ORDER, HALVES[-1]) / HALVES[-1]
     return np.stack([(t >= 0).astype(np.float64), *(t**k for k in range(4))])
+
+
+@cache
+def _used() -> Array:
+    """1 where a filter uses a column at a point, else 0. [4, 5, 256]."""
+    used = np.zeros((len(HALVES), 5, 2 * HALVES[-1]))
+    for one, h in zip(used, HALVES, strict=True):
+        one[: 5 if h >= CUBIC else 3, HALVES[-1] - h : HALVES[-1] + h] = 1.0
+    return used
 
 
 def _normal(designs: Array) -> Array:
@@ -60,20 +66,19 @@ def _normal(designs: Array) -> Array:
     normal = designs @ designs.swapaxes(1, 2)
     power = np.diagonal(normal, axis1=1, axis2=2)
     extra = np.where(power > 0, 1e-13 * power.max(axis=1, keepdims=True), 1.0)
-    return normal + extra[:, :, None] * np.eye(5)
+    return normal + extra[:, :, None] * _UNIT
 
 
-def _response(weights: Array, step: Array) -> Array:
-    """Output at t of a unit step at t - d: sum over the weights of the whitened step."""
-    width, half = 2 * REACH + 1, HALVES[-1]
-    padded = np.zeros((len(weights), width + ORDER))
-    # Entry j of `padded` is the weight at offset j - REACH from the centre.
-    padded[:, REACH - half : REACH + half] = weights
-    tail = np.cumsum(padded[:, ::-1], axis=1)[:, ::-1]
-    out = step[-1] * tail
-    for k in range(ORDER):
-        out[:, : width + ORDER - k] += (step[k] - step[-1]) * padded[:, k:]
-    return out[:, width - 1 :: -1]
+def _response(weights: Array, phi: Array) -> Array:
+    """Output at t of a unit step at t - d: the running sum over d of that to a unit pulse."""
+    w, width = weights.shape
+    turned = np.zeros((w, width + ORDER))
+    turned[:, :width] = weights[:, ::-1]
+    pulse = np.convolve(turned.reshape(-1), inverse_filter(phi))[: turned.size]
+    out = np.zeros((w, 2 * REACH + 1))
+    # Entry 0 is at distance -REACH; the last point of a filter is at its distance 127.
+    np.cumsum(pulse.reshape(turned.shape), axis=1, out=out[:, ORDER + 1 :])
+    return out
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,14 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     n, half = len(x), HALVES[-1]
     fast = next_fast_len(max(n, 2 * half), real=True)
     kernels = np.zeros((len(bank.halves), 2, fast))
-    both = np.stack([bank.weights, bank.weights**2], axis=1)
-    kernels[..., :half], kernels[..., -half:] = both[..., half:], both[..., :half]
-    signals = np.stack([whiten(x - x.mean(), noise.phi), noise.volatility**2])
+    for each, weights in ((0, bank.weights), (1, bank.weights**2)):
+        kernels[:, each, :half], kernels[:, each, -half:] = weights[:, half:], weights[:, :half]
+    signals = np.zeros((2, fast))
+    signals[0, :n], signals[1, :n] = whiten(x - x.mean(), noise.phi), noise.volatility**2
     # What wraps around falls on points that a filter does not reach anyway.
-    out = irfft(rfft(signals, fast) * rfft(kernels).conj(), fast)
+    product = rfft(kernels)
+    np.multiply(rfft(signals), np.conj(product, out=product), out=product)
+    out = irfft(product, fast)
     # The transform's own rounding, where the volatility spans many orders of magnitude.
     least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2
     power = (bank.weights**2).sum(axis=1, keepdims=True)
@@ -117,5 +125,5 @@ def calibrate(size: Array, error: Array, halves: tuple[int, ...]) -> Array:
 
 def respond(bank: Bank, rows: Points, distance: Points) -> Array:
     """Output of filter `rows` at `distance` points after a unit step; 0 out of reach."""
-    inside = np.abs(distance) <= REACH
-    return np.where(inside, bank.response[rows, np.clip(distance, -REACH, REACH) + REACH], 0.0)
+    near = np.maximum(np.minimum(distance, REACH), -REACH)
+    return np.where(near == distance, bank.response[rows, near + REACH], 0.0)

@@ -22,10 +22,11 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
     them the steps of smooth noise.)
     """
     clean, mask = x, np.zeros(len(x), bool)
+    both = _both_ways(x, noise)
     for width in WIDTHS:
         for _ in range(2):
-            starts = _pulses(clean, noise, width)
-            if not len(starts):
+            starts = _pulses(both, noise, width)
+            if not starts:
                 break
             clean = clean.copy()
             for i in starts:
@@ -33,29 +34,37 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
                 share = np.arange(1, width + 1) / (width + 1)
                 clean[i : i + width] = left + share * (right - left)
                 mask[i : i + width] = True
+            both = _both_ways(clean, noise)
     return clean, mask
 
 
-def _pulses(x: Array, noise: Noise, width: int) -> list[int]:
+def _both_ways(x: Array, noise: Noise) -> Array:
+    """Innovations of the series and of the series turned round. [2, n]."""
+    both = np.empty((2, len(x)))
+    both[0] = x - x.mean()
+    both[1] = both[0, ::-1]
+    return whiten(both, noise.phi)
+
+
+def _pulses(both: Array, noise: Noise, width: int) -> list[int]:
     """First points of the pulses of that width, apart from one another, strongest first."""
-    first, stop = PAST + ORDER, len(x) - PAST - ORDER - width + 1
+    first, stop = PAST + ORDER, both.shape[1] - PAST - ORDER - width + 1
     if stop <= first:
         return []
-    centred, weights = x - x.mean(), _one_sided(noise.phi, width)
+    weights = _one_sided(noise.phi, width)
     local = noise.volatility[first:stop] * float(np.sqrt(weights @ weights))
     # Entry j of the convolution: the pulse starts at point j + PAST.
-    forward = np.convolve(whiten(centred, noise.phi), weights[::-1], "valid")
+    forward = np.convolve(both[0], weights[::-1], "valid")
     past = forward[first - PAST : stop - PAST] / local
-    if np.abs(past).max() <= LIMIT:
+    if max(past.max(), -past.min()) <= LIMIT:
         return []
-    backward = np.convolve(whiten(centred[::-1], noise.phi), weights[::-1], "valid")[::-1]
-    future = backward[first:stop] / local
-    both = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
+    future = np.convolve(both[1], weights[::-1], "valid")[::-1][first:stop] / local
+    least = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []
-    while both.max() > LIMIT:
-        j = int(both.argmax())
+    while least.max() > LIMIT:
+        j = int(least.argmax())
         found.append(j + first)
-        both[max(0, j - 2 * width) : j + 2 * width + 1] = 0.0
+        least[max(0, j - 2 * width) : j + 2 * width + 1] = 0.0
     return found
 
 
@@ -63,10 +72,10 @@ def _one_sided(phi: Array, width: int) -> Array:
     """Weights on the innovations of the size of a pulse in the last `width` of them; nuisance is
     the level of the 16 before. [16 + width]."""
     shape = whitened_step(phi)
-    pulse = np.concatenate([np.zeros(PAST), shape[:width]])
-    level = np.full(PAST + width, shape[-1])
+    pulse = np.zeros(PAST + width)
+    pulse[PAST:] = shape[:width]
     # Project the level out; of an integrated noise nothing is left of it.
-    power = float(level @ level)
-    if power > 1e-9 * float(pulse @ pulse):
-        pulse = pulse - level * (float(level @ pulse) / power)
-    return pulse / float(pulse @ np.concatenate([np.zeros(PAST), shape[:width]]))
+    away = pulse
+    if len(pulse) * shape[-1] ** 2 > 1e-9 * float(pulse @ pulse):
+        away = pulse - pulse.mean()
+    return away / float(away @ pulse)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ndt_offline.detect.elimination import REFERENCE, Ranking, eliminate
 from ndt_offline.detect.evidence import describe_steps, p_value
 from ndt_offline.detect.glitches import without_glitches
-from ndt_offline.detect.noise import Noise, fit_noise
+from ndt_offline.detect.noise import Noise, fit_noise, median
 from ndt_offline.detect.pieces import split
 from ndt_offline.detect.pursuit import LOWEST, Search, search
 from ndt_offline.detect.tails import GAUSSIAN, t_statistics
@@ -52,9 +52,10 @@ def fit(values: Array, points: Points) -> Fit:
 
 def standardise(x: Array) -> tuple[Array, float, float]:
     """The series about its median in units of its spread: squares neither over- nor underflow."""
-    centre = float(np.median(x))
+    centre = median(x)
     rest = x - centre
-    unit = float(np.median(np.abs(rest))) or float(np.abs(rest).max()) or 1.0
+    size = np.abs(rest)
+    unit = median(size) or float(size.max()) or 1.0
     return rest / unit, centre, unit
 
 
@@ -90,8 +91,11 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
     columns = describe_steps(f.clean, found, ranking)
     last = len(f.points) - 1
-    at = {name: f.points[np.clip(found.at + columns[name], 0, last)] for name in ("low", "high")}
-    for name in ("size_low", "size_high"):
+    at = {
+        name: f.points[np.minimum(np.maximum(found.at + columns[name], 0), last)]
+        for name in ("low", "high")
+    }
+    for name in ("size_unbiased", "size_low", "size_high"):
         columns[name] = columns[name] * f.unit
     return columns | {
         "index": f.points[found.at],

@@ -64,7 +64,8 @@ def rolling_scale(x: Array, window: int, skip: int = 0, every: int = 1) -> Array
     if typical <= 0.0:  # most values are equal: fall back on all of them
         typical = float(np.sqrt(np.mean(size**2))) or 1.0
         return np.full(len(x), max(typical, ROUNDING))
-    return np.repeat(np.maximum(local, max(FLOOR * typical, ROUNDING)), every)[: len(x)]
+    local = np.maximum(local, max(FLOOR * typical, ROUNDING))
+    return local if every == 1 else np.repeat(local, every)[: len(x)]
 
 
 def odd(window: int, n: int) -> int:
@@ -86,32 +87,38 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     points would else explain itself.
     """
     order = ORDER if len(u) >= ENOUGH else ORDER_SHORT
-    target = u[order:]
-    lags: Array = np.stack([u[order - k : -k] for k in range(1, order + 1)])
-    far = np.abs(lags[:4]).max(axis=0)
-    calm: Array = (LEVERAGE / np.maximum(far, LEVERAGE)) ** 2
-    weighted: Array = lags * calm
-    phi: Array = np.zeros(ORDER)
-    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (target * target))))
+    # Row k is the series k points before: row 0 is what the others explain.
+    rows: Array = np.empty((order + 1, len(u) - order))
+    for k, row in enumerate(rows):
+        row[:] = u[order - k : len(u) - k]
+    size = np.abs(u)
+    far = np.maximum(np.maximum(size[3:-1], size[2:-2]), np.maximum(size[1:-3], size[:-4]))
+    calm: Array = (LEVERAGE / np.maximum(far[order - 4 :], LEVERAGE)) ** 2
+    whole = inverse_filter(np.zeros(ORDER))
+    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (rows[0] * rows[0]))))
+    weight = calm
     for _ in range(rounds):
-        phi[:order] = np.linalg.solve(weighted @ lags.T + ridge, weighted @ target)
-        rest = np.abs(target - phi[:order] @ lags)
+        normal = (rows[1:] * weight) @ rows.T
+        whole[1 : order + 1] = -np.linalg.solve(normal[:, 1:] + ridge, normal[:, 0])
+        rest = np.abs(whole[: order + 1] @ rows)
         limit = corner * MAD * median(rest) + 1e-12
-        weighted = lags * (calm * (limit / np.maximum(rest, limit)))
-    return phi
+        weight = calm * (limit / np.maximum(rest, limit))
+    return -whole[1:]
 
 
 def whiten(x: Array, phi: Array) -> Array:
     """x_t - sum_k phi_k x_(t-k) along the last axis; the first eight entries are 0."""
     out: Array = np.zeros(x.shape)
-    n = x.shape[-1]
-    if x.ndim == 1:
-        out[ORDER:] = np.convolve(x, np.concatenate(([1.0], -phi)), "valid")
-        return out
-    out[..., ORDER:] = x[..., ORDER:]
-    for k, weight in enumerate(phi.tolist(), start=1):
-        if weight:
-            out[..., ORDER:] -= weight * x[..., ORDER - k : n - k]
+    if out.size:  # all rows in one go; what runs over from one row to the next is set to 0
+        out.reshape(-1)[ORDER:] = np.convolve(x.reshape(-1), inverse_filter(phi), "valid")
+        out[..., :ORDER] = 0.0
+    return out
+
+
+def inverse_filter(phi: Array) -> Array:
+    """1, -phi_1, ..., -phi_8: what a series is convolved with to give its innovations."""
+    out = np.ones(len(phi) + 1)
+    np.negative(phi, out=out[1:])
     return out
 
 
@@ -132,4 +139,4 @@ def autoregress(innovations: Array, phi: Sequence[float] | Array) -> Array:
 
 def whitened_step(phi: Array) -> Array:
     """What whitening makes of a unit step: 1, 1 - phi_1, ..., [5]; the last value stays."""
-    return 1.0 - np.r_[0.0, np.cumsum(phi)]
+    return np.cumsum(inverse_filter(phi))

@@ -74,7 +74,10 @@ def _changes(local: Array) -> list[int] | None:
 
 def _without_frozen(values: Array, piece: Points) -> list[Points]:
     """The piece cut around constant stretches."""
-    changed = np.flatnonzero(np.diff(values[piece])) + 1
+    own = values[piece]
+    changed = np.flatnonzero(own[1:] != own[:-1]) + 1
+    if len(changed) == len(piece) - 1:
+        return [piece]
     starts, ends = np.r_[0, changed], np.r_[changed, len(piece)]
     frozen = ends - starts >= FROZEN
     if not frozen.any():

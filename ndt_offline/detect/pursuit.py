@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Search:
 
     at [k]: first point of the new level. row [k]: which filter. sizes [k]: joint estimates.
     outputs [k]: filter output at the candidate. mixing [k, k]: output of candidate i's filter per
-    unit of step j. covariance [k, k]: of the outputs, calibrated.
+    unit of step j. strongest: largest |T| of a candidate on its own.
     """
 
     noise: Noise
@@ -34,12 +35,12 @@ class Search:
     sizes: Array
     outputs: Array
     mixing: Array
-    covariance: Array
+    strongest: float
 
-    @property
-    def strongest(self) -> float:
-        """Largest |T| of a candidate on its own."""
-        return float((np.abs(self.outputs) / np.sqrt(np.diagonal(self.covariance))).max())
+    @cached_property
+    def covariance(self) -> Array:
+        """Covariance [k, k] of the outputs, calibrated. Only the last round's is asked for."""
+        return covary(self.bank, self.scale, self.noise, self.at, self.row)
 
 
 def search(x: Array, noise: Noise | None = None) -> Search:
@@ -50,7 +51,7 @@ def search(x: Array, noise: Noise | None = None) -> Search:
     """
     found = _round(x, noise or fit_noise(x), None)
     for _ in range(ROUNDS - 1):
-        if not len(found.at) or found.strongest < STRONG:
+        if found.strongest < STRONG:
             break
         rest = x - staircase(found.at, found.sizes, len(x))
         found = _round(x, fit_noise(rest), found)
@@ -64,22 +65,25 @@ def _round(x: Array, noise: Noise, before: Search | None) -> Search:
     if before is not None:
         own = own - responses(bank, before.at, before.sizes, len(x))
     scale = calibrate(own, maps.error, bank.halves)
-    at, row = pursue(maps, bank, scale)
+    at, row, strongest = pursue(maps, bank, scale)
     outputs = maps.size[row, at]
     mixing = respond(bank, row[:, None], at[:, None] - at[None])
     sizes = np.asarray(np.linalg.solve(mixing, outputs), np.float64)
-    covariance = covary(bank, scale, noise, at, row)
-    return Search(noise, bank, scale, at, row, sizes, outputs, mixing, covariance)
+    return Search(noise, bank, scale, at, row, sizes, outputs, mixing, strongest)
 
 
-def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
-    """Points and filters of the candidates: the largest |T| of what is left, one at a time."""
+def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points, float]:
+    """Points and filters of the candidates: the largest |T| of what is left, one at a time.
+
+    And the largest of all, which is the first.
+    """
     left = maps.size.copy()
     unit = 1.0 / (maps.error * scale[:, None])
     score = np.abs(left) * unit
     n = left.shape[1]
     free = np.ones(n, bool)
     best = score.max(axis=0)
+    strongest = float(best.max())
     reach = bank.response.shape[1] // 2
     found: list[tuple[int, int]] = []
     while len(found) < MOST:
@@ -95,7 +99,7 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points]:
         best[a:b] = score[:, a:b].max(axis=0) * free[a:b]
     found.sort()
     pairs = np.array(found, np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    return pairs[:, 0], pairs[:, 1], strongest
 
 
 def responses(bank: Bank, at: Points, sizes: Array, n: int) -> Array:

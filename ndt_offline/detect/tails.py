@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.evidence import cut, without_others
+from ndt_offline.detect.evidence import weigh, windows
 from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.pursuit import Search
-from ndt_offline.detect.transition import Array
+from ndt_offline.detect.transition import Array, Points
 
 GRID = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 48.0, np.inf)
 GAUSSIAN = 40.0  # degrees of freedom from which on tails count as Gaussian
@@ -51,7 +52,7 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
-    log[finite] = _constant(nu[finite]) - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
+    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
     log[-1] = -0.5 * np.log(2 * np.pi) - z2[-1] / 2
     beyond = np.empty(len(GRID))
     beyond[finite] = stdtr(nu[finite, 0], -limit / scale[finite, 0])
@@ -62,10 +63,13 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     return float(GRID[best]), float(scale[best, 0])
 
 
-def _constant(nu: Array) -> Array:
+@cache
+def _constants() -> Array:
+    """Log of the density of Student's t at 0, for the finite values of the grid. [14, 1]."""
     from scipy.special import gammaln
 
-    return gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi)
+    nu = np.array(GRID[:-1])[:, None]
+    return np.asarray(gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi))
 
 
 def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, float]:
@@ -81,39 +85,88 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
     nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
     if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
-    best = np.zeros(len(found.at))
-    rest = without_others(x - x.mean(), found, ranking.others)
-    data = cut(whiten(rest, found.noise.phi), found.at)
-    weight = cut(np.broadcast_to(1.0 / found.noise.volatility, rest.shape), found.at)
-    for design, half in zip(found.bank.designs, found.bank.halves, strict=True):
-        fits = np.flatnonzero((found.at >= half + ORDER) & (found.at <= len(x) - half))
-        window = slice(HALVES[-1] - half, HALVES[-1] + half)
-        columns = design[: 5 if half >= CUBIC else 3, window]
-        gain = _gain(columns, data[fits, window], weight[fits, window], nu, scale)
-        best[fits] = np.maximum(best[fits], np.sqrt(np.maximum(2 * gain, 0.0)))
+    packing = _packing(len(found.bank.halves))
+    rest = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
+    halves = np.array(found.bank.halves)
+    place = found.at[:, None]
+    fits = (place >= halves + ORDER) & (place <= len(x) - halves)
+    weight = weigh(found)[:, packing.points] * fits[:, packing.owner]
+    gain = _gain(packing, found.bank.designs, rest[:, packing.points], weight, nu, scale)
+    best = np.sqrt(np.maximum(2 * gain.max(axis=1), 0.0))
     return np.sign(ranking.T) * best, nu
 
 
-def _gain(columns: Array, data: Array, weight: Array, nu: float, scale: float) -> Array:
-    """Log-likelihood of each row of data [k, m] with the step minus without it. [k]."""
-    design = columns * weight[:, None]
-    both = np.concatenate([design, design])
-    both[len(data) :, 0] = 0.0
-    loss = _loss(both, np.tile(data * weight, (2, 1)), nu, scale)
-    return loss[len(data) :] - loss[: len(data)]
+@dataclass(frozen=True)
+class Packing:
+    """The windows of w filters laid end to end, m points in all, with their c columns in use.
 
-
-def _loss(design: Array, data: Array, nu: float, scale: float) -> Array:
-    """Minus the log-likelihood at the fit of `ITERATIONS` reweighted least squares. [k].
-
-    A column that is 0 stays out of the fit.
+    points [m]: place in the widest window. owner [m]: number of the filter. column [c]: number of
+    the column among 5 w. mine [c, m]: whether column and point are of one filter. left, right [q]:
+    pairs of columns of one filter. pair [w, 5, 5]: number of the pair, q where there is none.
     """
-    weighted, transposed = design, design.swapaxes(1, 2)
-    power = (design**2).sum(axis=2)
-    most = power.max(axis=1, keepdims=True)
-    ridge = np.where(power > 0, 1e-12 * most, most)[:, :, None] * np.eye(design.shape[1])
+
+    points: Points
+    owner: Points
+    column: Points
+    mine: Array
+    left: Points
+    right: Points
+    pair: Points
+
+
+@cache
+def _packing(w: int) -> Packing:
+    widths = [2 * h for h in HALVES[:w]]
+    points = np.concatenate([np.arange(HALVES[-1] - n // 2, HALVES[-1] + n // 2) for n in widths])
+    owner = np.repeat(np.arange(w), widths)
+    column = np.concatenate(
+        [5 * row + np.arange(5 if h >= CUBIC else 3) for row, h in enumerate(HALVES[:w])]
+    )
+    same = np.equal.outer(column // 5, column // 5)
+    left, right = np.nonzero(np.triu(same))
+    pair = np.full((w * 5, w * 5), len(left))
+    pair[column[left], column[right]] = pair[column[right], column[left]] = np.arange(len(left))
+    blocks = np.stack([pair[5 * row : 5 * row + 5, 5 * row : 5 * row + 5] for row in range(w)])
+    mine = (column[:, None] // 5 == owner).astype(np.float64)
+    return Packing(points, owner, column, mine, left, right, blocks)
+
+
+def _gain(
+    packing: Packing, designs: Array, data: Array, weight: Array, nu: float, scale: float
+) -> Array:
+    """Log-likelihood with the step minus without it, per row of data and filter. [k, w].
+
+    designs [w, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
+    squares, for all rows and filters at once; a column that is 0 stays out of the fit.
+    """
+    k, w = len(data), len(designs)
+    columns = designs.reshape(5 * w, -1)[packing.column[:, None], packing.points] * packing.mine
+    products = np.zeros((len(packing.left) + 1, len(packing.points)))  # the last: no such pair
+    np.multiply(columns[packing.left], columns[packing.right], out=products[:-1])
+    used = np.ones((2 * k, w, 5))  # first with the step, then without
+    used[k:, :, 0] = 0.0
+    both = used[..., None] * used[..., None, :]
+    data, square = np.concatenate([data, data]), np.concatenate([weight, weight]) ** 2
+    reweighted, off = square, square
+    right = np.zeros((2 * k, 5 * w))
     for _ in range(ITERATIONS):
-        fit = np.linalg.solve(weighted @ transposed + ridge, weighted @ data[:, :, None])
-        square = (data - (transposed @ fit)[:, :, 0]) ** 2 / scale**2
-        weighted = design * ((nu + 1) / (nu + square))[:, None]
-    return np.asarray((nu + 1) / 2 * np.log1p(square / nu).sum(axis=1), np.float64)
+        normal = (reweighted @ products.T)[:, packing.pair] * both
+        right[:, packing.column] = (reweighted * data) @ columns.T
+        fit = np.linalg.solve(_regular(normal), (right.reshape(used.shape) * used)[..., None])
+        off = data - fit.reshape(2 * k, 5 * w)[:, packing.column] @ columns
+        off = off * off * (square / scale**2)
+        reweighted = square * ((nu + 1) / (nu + off))
+    starts = np.flatnonzero(np.diff(packing.owner, prepend=-1))
+    loss = (nu + 1) / 2 * np.add.reduceat(np.log1p(off / nu), starts, axis=1)
+    return np.asarray(loss[k:] - loss[:k], np.float64)
+
+
+def _regular(normal: Array) -> Array:
+    """Normal equations [..., 5, 5] with a little on the diagonal, 1 where a column is 0.
+
+    A little of each column's own power: smooth noise whitens the level to next to nothing, and
+    a wild point leaves every column little weight, yet they must be fitted.
+    """
+    power = np.diagonal(normal, axis1=-2, axis2=-1)
+    extra = np.where(power > 0, 1e-12 * power, 1.0)
+    return np.asarray(normal + extra[..., None] * np.eye(5), np.float64)

@@ -18,7 +18,8 @@ NAN = float("nan")
 # To be said wherever sizes are printed.
 CAVEAT = (
     "Sizes are of steps that passed a test, so small ones are overstated: by about 1.4 at 2 local "
-    "sigma, 1.1 at 3, 1.02 at 4. The 90 % intervals hold for |T| >= 6."
+    "sigma, 1.1 at 3, 1.02 at 4. `size_unbiased` and the 90 % intervals allow for that; under "
+    "|T| = 6 the interval reaches down to 0: there is a step, but its size is not known."
 )
 
 
@@ -28,7 +29,9 @@ class Transition:
 
     index     first point of the new level; the step lies between points index - 1 and index
     step      training step of that point (not a sample number, unless no steps were given)
-    size      signed, in the units of the series; `size_low`, `size_high`: nominal 90 % interval
+    size      signed, in the units of the series, as estimated
+    size_unbiased  the same allowing for selection: overstated as often as understated; 0 just
+              above the threshold. `size_low`, `size_high`: nominal 90 % interval, given selection
     low, high training steps that hold the step with nominally 90 % (both ends included)
     sigma     size in local sigma: the SD within 50 points, on either side, about their own mean;
               `sigma_low`, `sigma_high`: `size_low`, `size_high` in the same unit
@@ -48,6 +51,7 @@ class Transition:
     size: float
     low: float = NAN
     high: float = NAN
+    size_unbiased: float = NAN
     size_low: float = NAN
     size_high: float = NAN
     sigma: float = NAN

@@ -28,7 +28,7 @@ CAN_FORK = sys.platform == "linux"  # elsewhere system libraries do not survive 
 POLL = 0.1
 _PAGE = struct.Struct("qq")  # the row being worked on (-1: none), rows begun so far
 
-Told = Callable[[int], None]  # rows begun since the last call
+Told = Callable[[int], None]  # rows begun since the last call; fewer than none: they were lost
 
 
 class Died(Exception):
@@ -39,51 +39,63 @@ class Died(Exception):
         self.block, self.row, self.why = block, row, why
 
 
-def run_guarded(
-    job: Job, blocks: Sequence[Block], told: Told
-) -> Generator[BlockReport, None, None]:
-    """Run the blocks in a child; raises Died with the block and row that ended it."""
-    page = mmap.mmap(-1, _PAGE.size)
-    page[:] = _PAGE.pack(-1, 0)
-    reader, writer = Pipe(duplex=False)
-    child = _fork()
-    if child == 0:
-        reader.close()
-        _child(job, blocks, page, writer)  # does not return
-    writer.close()
-    try:
-        yield from _parent(job, blocks, page, reader, child, told)
-    finally:
-        os.kill(child, signal.SIGKILL)  # not yet reaped, so the number is still its own
-        os.waitpid(child, 0)
-        reader.close()
-        page.close()
+class Guard:
+    """A child that runs blocks one after another; it is forked here and now."""
+
+    def __init__(self, job: Job, blocks: Sequence[Block]) -> None:
+        self._job, self._blocks = job, blocks
+        self._page = mmap.mmap(-1, _PAGE.size)
+        self._page[:] = _PAGE.pack(-1, 0)
+        self._reader, writer = Pipe(duplex=False)
+        self._child = fork()
+        if self._child == 0:
+            self._reader.close()
+            _child(job, blocks, self._page, writer)  # does not return
+        writer.close()
+
+    def reports(
+        self, told: Told, enough: Callable[[], bool] = lambda: False
+    ) -> Generator[BlockReport, None, None]:
+        """A report per block; ends once there is `enough`, with the block that is half done lost.
+
+        Raises Died with the block and row that ended the child.
+        """
+        seen, since, done, begun = (-1, 0), time.monotonic(), 0, 0
+        while done < len(self._blocks):
+            ready = self._reader.poll(POLL)
+            now = _PAGE.unpack(self._page[:])
+            if now != seen:
+                told(now[1] - seen[1])
+                seen, since = now, time.monotonic()
+            if not ready and now[0] >= 0 and enough():
+                told(begun - now[1])
+                return  # nothing is being written
+            if ready:
+                message = self._receive(self._blocks[done], now[0])
+                done, since, begun = done + 1, time.monotonic(), now[1]
+                yield message
+            elif time.monotonic() - since > self._job.limits.seconds:
+                why = f"no end after {self._job.limits.seconds:.0f} s"
+                raise Died(self._blocks[done], now[0], why)
+
+    def _receive(self, block: Block, row: int) -> BlockReport:
+        try:
+            message = self._reader.recv()
+        except EOFError:
+            raise Died(block, row, _cause(self._child)) from None
+        if isinstance(message, BaseException):
+            raise message
+        return message
+
+    def close(self) -> None:
+        os.kill(self._child, signal.SIGKILL)  # not yet reaped, so the number is still its own
+        os.waitpid(self._child, 0)
+        self._reader.close()
+        self._page.close()
 
 
-def _parent(
-    job: Job, blocks: Sequence[Block], page: mmap.mmap, reader: Connection, child: int, told: Told
-) -> Generator[BlockReport, None, None]:
-    seen, since, done = (-1, 0), time.monotonic(), 0
-    while done < len(blocks):
-        ready = reader.poll(POLL)
-        now = _PAGE.unpack(page[:])
-        if now != seen:
-            told(now[1] - seen[1])
-            seen, since = now, time.monotonic()
-        if ready:
-            try:
-                message = reader.recv()
-            except EOFError:
-                raise Died(blocks[done], now[0], _cause(child)) from None
-            if isinstance(message, BaseException):
-                raise message
-            done, since = done + 1, time.monotonic()
-            yield message
-        elif time.monotonic() - since > job.limits.seconds:
-            raise Died(blocks[done], now[0], f"no end after {job.limits.seconds:.0f} s")
-
-
-def _fork() -> int:
+def fork() -> int:
+    """Fork; the child must not touch what other threads of the parent use."""
     with warnings.catch_warnings():
         # Python warns of threads: none of ours holds a lock that the child takes.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -111,13 +123,14 @@ def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connectio
             for block in blocks:
                 writer.send(runner(block, starting))
         except Exception as error:
-            writer.send(_portable(error))
+            writer.send(portable(error))
         code = 0
     finally:
         os._exit(code)  # without the parent's exit handlers and buffers
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
+    """The error, or where it cannot be pickled its words."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -15,6 +15,7 @@ from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
 from ndt_offline.detect.tally import counts
 from ndt_offline.detect.transition import FIELDS
+from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import Results, SeriesId, names_of
@@ -26,7 +27,9 @@ CHANCE = 1.0  # jumps in a series' matched noise above which it makes no event
 FAILED = 255  # a detector's arithmetic broke down on a series
 
 
-def put_peaks(results: Results, question: Question, values: np.ndarray) -> tuple[str, Peaks]:
+def put_peaks(
+    results: Results, question: Question, values: np.ndarray, workers: int | None = None
+) -> tuple[str, Peaks]:
     """Peaks of every series, with their key: from the store where they were found before."""
     detector = find_detector(question.detector)
     given = dict(question.params)
@@ -37,16 +40,20 @@ def put_peaks(results: Results, question: Question, values: np.ndarray) -> tuple
     if detector.sweeps and asked is not None and asked < min(detector.floor, params["threshold"]):
         params["threshold"] = asked  # below what is usually stored: found anew
     key = key_of(
-        source_key("detect"), FIELDS, results.content_key(), question.metrics, question.detector,
+        source_key("detect"), FIELDS, results.content_key(question.measures), question.metrics,
+        question.detector,
         _source(detector), json_of(params), question.draws, question.seed,
     )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        steps, found = results.steps, []
-        for number, row in enumerate(values):
-            seed = (question.seed, number)
-            found.append(_peaks_of(row, steps, question.detector, question.draws, seed, params))
-        peaks = join_peaks(found or [_nothing(question, params)])
+        steps = results.steps
+
+        def peaks_of(number: int) -> Peaks:
+            seed, row = (question.seed, number), values[number]
+            return _peaks_of(row, steps, question.detector, question.draws, seed, params)
+
+        found = in_forks(peaks_of, len(values), workers)
+        peaks = join_peaks(found or [_nothing(question, params)], used_up=True)
         tables = {
             "found": (("peak",), peaks.found),
             "matched": (("matched_peak",), peaks.matched),
@@ -165,11 +172,15 @@ def _trusted(peaks: Peaks, values: np.ndarray) -> np.ndarray:
     Left out are whole numbers, which jump whenever they change, and series on whose matched noise
     the detector fires: there its p does not hold.
     """
-    known = np.where(np.isfinite(values), values, 0.0)
-    whole = (known == np.round(known)).all(axis=1)
+    whole = np.array([_is_whole(row) for row in values], bool)
     beside = counts(peaks, groups=np.arange(max(len(values), 1)))
     fires = beside.matched[: len(values), 0] > CHANCE
     return np.flatnonzero(~whole & ~fires)
+
+
+def _is_whole(row: np.ndarray) -> bool:
+    known = row[np.isfinite(row)]
+    return bool((known == np.round(known)).all())
 
 
 def _only(peaks: Peaks, chosen: np.ndarray) -> Peaks:

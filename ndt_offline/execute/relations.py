@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import zarr
 
+from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import key_of, stage_of
 
+AT_ONCE = 24  # series whose couplings are computed together: they share the targets' part of it
+VALUES = 2**20  # of those series together at most
+TOGETHER = 4  # series whose phases are fitted together: they share the draws
 PHASED = 400  # series whose phases are fitted unasked: about 40 ms each, with 99 draws
 
 
 def put_couplings(
-    results: Results, question: Question, ids: tuple[SeriesId, ...], values: np.ndarray
+    results: Results,
+    question: Question,
+    ids: tuple[SeriesId, ...],
+    values: np.ndarray,
+    workers: int | None = None,
 ) -> zarr.Group:
     """Every series against every target that was recorded."""
-    from ndt_offline.relate.couplings import Coupling, couplings_table
+    from ndt_offline.relate.couplings import Coupling
 
     targets = {name: results.signal(name) for name in question.targets}
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, question.smooth,
+        source_key("relate"), results.content_key(question.measures), question.metrics,
+        question.smooth,
         list(targets), digest, tuple(Coupling.__dataclass_fields__),
     )  # fmt: skip
 
@@ -33,7 +44,7 @@ def put_couplings(
         columns: dict[str, np.ndarray] = {}
         if targets and len(ids):
             stacked = np.array(list(targets.values()))
-            columns = dict(couplings_table(values, stacked, results.steps, smooth=question.smooth))
+            columns = _couplings(results, question, values, stacked, workers)
         names = {"target": np.array(list(targets), dtype=object)}
         tables = {
             "couplings": (("series", "target"), columns),
@@ -45,24 +56,56 @@ def put_couplings(
     return stage_of(results.root["derived"], "couplings", key, make)
 
 
+def _couplings(
+    results: Results,
+    question: Question,
+    values: np.ndarray,
+    targets: np.ndarray,
+    workers: int | None,
+) -> dict[str, np.ndarray]:
+    """Couplings a few series at a time; q is over all of them."""
+    from ndt_offline.relate.combine import benjamini_hochberg
+    from ndt_offline.relate.couplings import couplings_table
+
+    # Of a length that depends on the series alone: what is computed together may be rounded so.
+    few = max(1, min(AT_ONCE, VALUES // max(1, values.shape[1])))
+
+    def some(number: int) -> dict[str, np.ndarray]:
+        part = values[number * few : (number + 1) * few]
+        return dict(couplings_table(part, targets, results.steps, smooth=question.smooth))
+
+    tables = in_forks(some, -(-len(values) // few), workers)
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return columns | {"q": benjamini_hochberg(columns["p"])}
+
+
 def put_phases(
-    results: Results, question: Question, ids: tuple[SeriesId, ...], values: np.ndarray
+    results: Results,
+    question: Question,
+    ids: tuple[SeriesId, ...],
+    values: np.ndarray,
+    workers: int | None = None,
 ) -> zarr.Group:
     """Phases of the chosen metrics' series, one row per phase and one per series."""
     from ndt_offline.relate import fit_phases
-    from ndt_offline.relate.phase import SCALARS
+    from ndt_offline.relate.phase import SCALARS, PhaseFit
 
     metrics = phased_metrics(question, ids)
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, metrics,
+        source_key("relate"), results.content_key(question.measures), question.metrics, metrics,
         question.phase_draws, question.seed,
     )  # fmt: skip
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
         where = [i for i, name in enumerate(ids) if name.metric in metrics]
-        chosen = values[where].reshape(len(where), len(results.steps))
         draws, seed = question.phase_draws, question.seed
-        fits = fit_phases(chosen, results.steps, draws=draws, seed=seed) if where else []
+
+        def some(number: int) -> list[PhaseFit]:
+            chosen = values[where[number * TOGETHER : (number + 1) * TOGETHER]]
+            return fit_phases(chosen, results.steps, draws=draws, seed=seed)
+
+        parts = in_forks(some, -(-len(where) // TOGETHER), workers)
+        fits = [fit for part in parts for fit in part]
         series: dict[str, Any] = {"series": np.array(where, np.int64)}
         series["status"] = np.array([fit.status for fit in fits], object)
         for name in SCALARS:
@@ -77,10 +120,22 @@ def put_phases(
 
 def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
     """The metrics asked for, or the first ones until `PHASED` series are reached."""
+    names = Counter(name.metric for name in ids)
+    return _phased(question, {name: names[name] for name in (*question.metrics, *names)})
+
+
+def phased_series(question: Question, layers: int) -> int:
+    """How many series that makes, of metrics alone."""
+    counts = dict.fromkeys(question.metrics, max(1, layers))
+    return layers * len(_phased(question, counts))
+
+
+def _phased(question: Question, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """counts: series of each metric and quantity, in the order in which they are taken."""
     if question.phases is not None:
-        return tuple(name for name in question.metrics if name in question.phases)
-    per_metric = max(1, len(ids) // max(1, len(question.metrics)))
-    return question.metrics[: max(1, PHASED // per_metric)]
+        return tuple(name for name in counts if name in question.phases)
+    room = np.cumsum(list(counts.values())) <= PHASED
+    return tuple(counts)[: max(1, int(room.sum()))]
 
 
 def _phase_columns(fits: list[Any], where: list[int]) -> dict[str, np.ndarray]:

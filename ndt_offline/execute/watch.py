@@ -43,8 +43,8 @@ def is_closed(run: Run) -> bool:
     """Whether the newest attempt said that it is finished; folders of others never say so."""
     if run.foreign or not run.attempts:
         return False
-    records = run.attempts[-1].records
-    return bool(records) and records[-1].get("kind") == "close"
+    last = run.attempts[-1].last
+    return last is not None and last.get("kind") == "close"
 
 
 def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:

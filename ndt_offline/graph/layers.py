@@ -93,6 +93,8 @@ def _weight(
     shape, dtype = tuple(entry[0]), str(entry[1]).removeprefix("torch.")
     if name in tied and tied[name] != name:
         return f"it is tied to {tied[name]}"
+    if dtype.startswith("complex") and len(shape) > 1:
+        return "its values are complex, which is not measured"
     if dtype not in FLOATING:
         return "its values are not floating"
     if len(shape) < 2:

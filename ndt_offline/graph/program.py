@@ -119,7 +119,7 @@ class Graph:
         self.check()
         wanted = frozenset(nodes or ()) if visit is None or nodes is not None else None
         steps = self._plan(wanted)
-        values = self._bind(state, inputs)
+        values = self.bind(state, inputs)
         device = next((v.device for v in values.values()), None)
         seen = visit if visit is not None else _nothing
         for step in steps:
@@ -139,7 +139,8 @@ class Graph:
             self._plans[wanted] = make_steps(self.document, wanted)
         return self._plans[wanted]
 
-    def _bind(self, state: Mapping[str, torch.Tensor], inputs: Any) -> dict[str, Any]:
+    def bind(self, state: Mapping[str, torch.Tensor], inputs: Any) -> dict[str, Any]:
+        """What the first node finds: inputs, weights and constants by their names in the graph."""
         values: dict[str, Any] = dict(self._bound_inputs(inputs))
         for slot in self.document.parameters:
             tensor = state[_present(slot, state)]

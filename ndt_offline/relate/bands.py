@@ -1,113 +1,122 @@
-"""Bands of healthy runs: whether another run is one more of them, over all series and steps.
+"""Simultaneous bands of healthy runs: does a new run leave them anywhere, at any step?
 
-Each run is compared with all others. Its deviation at a point is |x - m| / (s sqrt(1 + 1/n)), with
-mean m and standard deviation s of the n others; s^2 is shrunk towards its mean over the steps of
-the series, because n is small. Its distance is the largest deviation anywhere.
+From n runs of k series over t steps, on the scale y = log(value): the centre m is the mean over
+runs, the spread s the standard deviation over runs, its variance averaged over neighbouring steps
+(few runs know it badly at one step) and kept above a tenth of its median over the series. A run's
+score is its worst deviation anywhere,
 
-Were the new run exchangeable with n healthy ones, its distance would have any rank among n + 1
-with the same probability: "further out than all of them" happens at a rate of 1 / (n + 1) at most,
-whatever the series' distributions, trends and correlations (full conformal prediction; Vovk,
-Gammerman and Shafer 2005). Smaller rates need more runs. It is no test of single points: where
-the run leaves the band is told, not tested again.
+    D = max over series and steps of |y - m| / s,
+
+and the score of each healthy run is taken against the band of the others. A new run leaves the
+band where its deviation exceeds the critical value c: the ceil((1 - alarm)(n + 1))-th smallest of
+the healthy scores. If runs are exchangeable, a healthy one does so with a probability of at most
+`alarm`, over all series and all steps together (conformal prediction: Vovk, Gammerman and Shafer
+2005; the healthy scores are against bands of n - 1 runs, which errs to the safe side). Looking
+again while a run grows does not change that: the largest deviation so far only grows towards D.
+
+What it is not: n runs cannot state a rate below 1 / (n + 1); `rate` says what was reached. A run
+with other settings is not exchangeable with these, and leaving the band does not say that it is
+worse.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
-import numpy.typing as npt
 
-from ndt_offline.errors import UsageError
-
-Array = npt.NDArray[np.float64]
-
-FEWEST = 4  # healthy runs
-PRIOR = 4.0  # degrees of freedom that the mean variance of a series counts for
-ROUNDING = 1e-6  # of a value: a smaller spread is none
+FEWEST = 3  # runs: with two, the band of the others would be a single run
+WINDOW = 40  # one part in so many of the steps is averaged to each side for the variance
+FLOOR = 0.1  # of a series' median spread
+TINY = 1e-9  # of a logarithm: spread where all runs agree exactly
 
 
 @dataclass(frozen=True)
-class Departure:
-    """How a run stands to healthy ones.
+class Band:
+    """Centre and spread of log values [series, step], the critical deviation, its rate, runs."""
 
-    p         share of the n + 1 runs whose distance is at least its own
-    distance  its largest deviation; limit: the largest of a healthy run among all n + 1
-    band      the largest of a healthy run among the healthy: the width of their band
-    deviation [series, step] of the new run
-    """
-
-    p: float
-    distance: float
-    limit: float
-    band: float
-    deviation: Array
+    centre: np.ndarray
+    spread: np.ndarray
+    critical: float
+    rate: float
+    runs: int
 
     @property
-    def left(self) -> bool:
-        """Whether it is further out than every healthy run: by chance at a rate of 1 / (n + 1)."""
-        return self.distance > self.limit
+    def low(self) -> np.ndarray:
+        """Lower edge, on the scale of the values: [series, step]."""
+        return np.exp(self.centre - self.critical * self.spread)
 
     @property
-    def outside(self) -> npt.NDArray[np.bool_]:
-        """Where it leaves the band, its furthest point included: [series, step].
-
-        The band is that of the healthy runs alone: one that lies far out would widen the spread
-        which theirs are measured by, and seem to have left it everywhere.
-        """
-        furthest = self.left & (self.deviation == self.distance)
-        outside: npt.NDArray[np.bool_] = (self.deviation > self.band) & self.left | furthest
-        return outside
+    def high(self) -> np.ndarray:
+        return np.exp(self.centre + self.critical * self.spread)
 
 
-def departure(healthy: Array, new: Array) -> Departure:
-    """Compare a run [series, step] with healthy ones [run, series, step].
+def fit_band(values: np.ndarray, alarm: float = 0.1) -> Band:
+    """The band of healthy runs. values: positive, [run, series, step]; alarm: in (0, 1).
 
-    A value that is not finite where those of others are is infinitely far out; where no other
-    run has a finite one, nothing is compared.
+    A series' step at which any run has no finite value is left out of the comparison. Raises
+    ValueError for fewer than three runs.
     """
-    if healthy.ndim != 3 or healthy.shape[1:] != new.shape:
-        raise UsageError(f"runs of shape {new.shape} and {healthy.shape[1:]} cannot be compared")
-    if len(healthy) < FEWEST:
-        raise UsageError(f"{len(healthy)} healthy runs; at least {FEWEST} make a band")
-    moments, own = _Moments(np.concatenate([healthy, new[None]])), _Moments(healthy)
-    count = len(healthy)
-    deviation = moments.deviation(count)
-    distance = _largest(deviation)
-    distances = [_largest(moments.deviation(index)) for index in range(count)]
-    rank = 1 + sum(other >= distance for other in distances)
-    band = max(_largest(own.deviation(index)) for index in range(count))
-    return Departure(rank / (count + 1), distance, max(distances), band, deviation)
+    n = len(values)
+    if n < FEWEST:
+        raise ValueError(f"{n} runs make no band: {FEWEST} are needed")
+    logs = _logs(values)
+    scores = []
+    for i in range(n):
+        centre, spread = _middle(np.delete(logs, i, axis=0))
+        scores.append(_worst(deviations(centre, spread, logs[i])))
+    rank = min(ceil((1 - alarm) * (n + 1) - 1e-9), n)
+    centre, spread = _middle(logs)
+    return Band(centre, spread, float(np.sort(scores)[rank - 1]), 1 - rank / (n + 1), n)
 
 
-def _largest(deviation: Array) -> float:
-    return float(deviation.max(initial=0.0))
+def outside(band: Band, values: np.ndarray) -> np.ndarray:
+    """Signed deviations of a run [series, step], in units of the spread; inf where it has none.
+
+    A value is outside the band where the deviation exceeds `band.critical` in size.
+    """
+    return deviations(band.centre, band.spread, _logs(values))
 
 
-class _Moments:
-    """Sums over runs, from which those without one run follow."""
+def deviations(centre: np.ndarray, spread: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """(log - centre) / spread: 0 where there is no band, inf where the run alone has no value."""
+    with np.errstate(invalid="ignore"):
+        found = (logs - centre) / spread
+    found = np.where(np.isnan(logs), np.inf, found)
+    return np.where(np.isnan(centre), 0.0, found)
 
-    def __init__(self, runs: Array) -> None:
-        self._finite = np.isfinite(runs)
-        # About one origin for all runs, so that squares lose no digits: the same whoever is new.
-        origin = np.where(self._finite, runs, 0.0).sum(0) / np.maximum(self._finite.sum(0), 1)
-        self._origin = np.abs(origin)
-        self._runs = np.where(self._finite, runs - origin, 0.0)
 
-    def deviation(self, index: int) -> Array:
-        """|x - m| / (s sqrt(1 + 1/n)) of one run against the others: [series, step]."""
-        keep = np.arange(len(self._runs)) != index
-        others, finite = self._runs[keep], self._finite[keep]
-        count = finite.sum(0)
-        mean = others.sum(0) / np.maximum(count, 1)
-        square = (np.where(finite, others - mean, 0.0) ** 2).sum(0)
-        freedom = np.maximum(count - 1, 0)
-        known = np.maximum(freedom.sum(-1, keepdims=True), 1)
-        typical = square.sum(-1, keepdims=True) / known
-        variance = (square + PRIOR * typical) / (freedom + PRIOR)
-        least = ROUNDING * np.maximum(self._origin, np.finfo(np.float64).tiny)
-        scale = np.maximum(np.sqrt(variance * (1 + 1 / np.maximum(count, 1))), least)
-        far = np.abs(self._runs[index] - mean) / scale
-        far = np.where(np.abs(self._runs[index] - mean) <= least, 0.0, far)
-        comparable = count >= 2
-        return np.where(comparable, np.where(self._finite[index], far, np.inf), 0.0)
+def _logs(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(
+            np.isfinite(values), np.log(np.maximum(values, np.finfo(float).tiny)), np.nan
+        )
+
+
+def _middle(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and spread over runs: [series, step] each."""
+    centre = logs.mean(axis=0)
+    variance = _smoothed(logs.var(axis=0, ddof=1))
+    spread = np.sqrt(variance)
+    with np.errstate(invalid="ignore"):
+        floor = FLOOR * np.nanmedian(np.where(np.isnan(spread), 0.0, spread), axis=1, keepdims=True)
+        return centre, np.maximum(spread, np.maximum(floor, TINY))
+
+
+def _smoothed(variance: np.ndarray) -> np.ndarray:
+    """Mean over neighbouring steps that are known: [series, step]."""
+    steps = variance.shape[1]
+    reach = max(1, steps // WINDOW)
+    known = ~np.isnan(variance)
+    sums = np.cumsum(np.pad(np.where(known, variance, 0.0), ((0, 0), (1, 0))), axis=1)
+    counts = np.cumsum(np.pad(known, ((0, 0), (1, 0))).astype(np.int64), axis=1)
+    low = np.maximum(np.arange(steps) - reach, 0)
+    high = np.minimum(np.arange(steps) + reach + 1, steps)
+    count = counts[:, high] - counts[:, low]
+    return (sums[:, high] - sums[:, low]) / np.maximum(count, 1)
+
+
+def _worst(found: np.ndarray) -> float:
+    return float(np.abs(found).max(initial=0.0))

@@ -20,7 +20,8 @@ COLUMNS = ("start", "start_low", "start_high", "end", "change", "low", "high")
 # Where the interval leaves room for a change of this share of the series' range, the fit cannot
 # tell: persistent noise is not stability.
 ROOM = 0.25
-LABELS = ("none", "collapse", "expansion", "stabilisation", "undecided")
+# What a phase does. The article calls the first three collapse, expansion and stabilisation.
+LABELS = ("none", "falls", "rises", "stable", "unclear")
 STATUS = ("not computed", "ok", "gaps filled", "constant series", "too short", "too many gaps")
 SCALARS = (
     "p_two",
@@ -72,17 +73,17 @@ class PhaseFit:
 
 
 def label_of(change: float, low: float, high: float, span: float, noise: float = 0.0) -> str:
-    """`stabilisation` if the interval holds 0 or |change| < span / 10, else by the sign.
+    """`stable` if the interval holds 0 or |change| < span / 10, else by the sign.
 
-    `undecided` if the interval holds 0 and reaches beyond a quarter of the series' range, which
+    `unclear` if the interval holds 0 and reaches beyond a quarter of the series' range, which
     is the span of the curve and four standard deviations of the noise around it: a change that
     large may have happened. Without an interval (NaN) the size alone decides.
     """
     if low <= 0 <= high and max(-low, high) > ROOM * (span + 4 * noise):
-        return "undecided"
+        return "unclear"
     if low <= 0 <= high or abs(change) < SMALL * span or span == 0:
-        return "stabilisation"
-    return "expansion" if change > 0 else "collapse"
+        return "stable"
+    return "rises" if change > 0 else "falls"
 
 
 def read_phases(

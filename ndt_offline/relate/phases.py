@@ -64,9 +64,9 @@ def fit_phases(
     The curve is fitted to ~100 bins of equal width in log(step + 1), weighted by an AR(4) noise
     model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
     corrected for what the fit took from them; breakpoint intervals are widened by half a bin.
-    Noise is counted from sample to sample. A phase is `stabilisation` if the interval of its
-    change holds 0 or the change is under a tenth of the curve's range, `undecided` if that
-    interval leaves room for a quarter of the series' range, else `expansion` or `collapse`. Three
+    Noise is counted from sample to sample. A phase is `stable` if the interval of its
+    change holds 0 or the change is under a tenth of the curve's range, `unclear` if that
+    interval leaves room for a quarter of the series' range, else `rises` or `falls`. Three
     straight phases can describe any smooth curve; they do not prove three regimes. Raises
     UsageError for steps that are negative or do not increase and for impossible options.
     """

@@ -16,9 +16,9 @@ Lead, only of a coupled pair, by the interval of the lag:
     all above 0                "leading it by about 20 steps (10 to 30)"
     all below 0                "following it by about ..."
     otherwise                  nothing: no lead is shown
-Phases: the labels in order with the steps at which they end: "collapse to step 46, then
-expansion to step 3081, then stable"; neighbours of one label are said once, and if all have the
-same label it is "collapse throughout". Where the noise around them is as persistent as that of
+Phases: the labels in order with the steps at which they end: "falls to step 46, then
+rises to step 3081, then stable"; neighbours of one label are said once, and if all have the
+same label it is "falls throughout". Where the noise around them is as persistent as that of
 fits to random walks (.975 and above from sample to sample; 22 of 30 walks of 1600 samples bent,
 against 2 of 30 with AR .99) it says so: "..., or a random walk".
 """
@@ -100,11 +100,11 @@ def phase_words(fit: PhaseFit) -> str:
     if not fit.phases:
         return f"no phases: {fit.status}"
     groups = [(label, list(same)) for label, same in groupby(fit.phases, lambda p: p.label)]
-    ends = [("stable" if name == "stabilisation" else name, same[-1].end) for name, same in groups]
+    ends = [(name, same[-1].end) for name, same in groups]
     *before, (last, _) = ends
     words = [f"{name} to step {end:.0f}" for name, end in before]
     said = ", then ".join([*words, last]) if before else f"{last} throughout"
-    decided = any(phase.label in ("collapse", "expansion") for phase in fit.phases)
+    decided = any(phase.label in ("falls", "rises") for phase in fit.phases)
     return f"{said}{OR_WALK}" if decided and fit.persistence >= WALKS else said
 
 

@@ -78,3 +78,61 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "l1": _regression(F.l1_loss),
     "bce_with_logits": _binary,
 }
+
+
+def sample_losses(name: str, output: Tensor, targets: Tensor | None, samples: int) -> Tensor:
+    """The loss of each sample of the probe [samples], float64; their mean is the probe's loss.
+
+    A sample is one entry of the batch with all its tokens or positions. Where targets are left out
+    by -100, samples weigh by the number of theirs that count, as they do in the mean loss: a
+    sample's value is then not its own mean. Differentiable. Raises UsageError where there is
+    nothing to compare with, or the targets do not fit the output.
+    """
+    if targets is None or name not in _EACH:
+        raise UsageError(
+            f"gradients need a labelled probe and a loss; the loss is {name!r}"
+            + ("" if targets is not None else ", and there are no targets"),
+            remedy=f"record with one of: {', '.join(_EACH)}",
+        )
+    try:
+        losses, count = _EACH[name](output.double(), targets)
+        return losses.reshape(samples, -1).sum(1) * (samples / max(count, 1))
+    except (RuntimeError, IndexError, ValueError) as error:
+        shapes = f"output {tuple(output.shape)}, targets {tuple(targets.shape)}"
+        raise UsageError(f"loss {name} does not fit the probe ({shapes}): {error}") from None
+
+
+def _each_class(
+    kind: Callable[..., Tensor],
+) -> Callable[[Tensor, Tensor], tuple[Tensor, int]]:
+    def each(output: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        if targets.is_floating_point():
+            losses = F.cross_entropy(output, targets.double(), reduction="none")
+            return losses, losses.numel()
+        scores, labels = _classes(output, targets.long())
+        losses = kind(scores, labels, ignore_index=IGNORED, reduction="none")
+        return losses, int((labels != IGNORED).sum())
+
+    return each
+
+
+def _each_value(
+    kind: Callable[..., Tensor],
+) -> Callable[[Tensor, Tensor], tuple[Tensor, int]]:
+    def each(output: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        if output.numel() != targets.numel():
+            raise ValueError("different numbers of elements")
+        losses = kind(output, targets.double().reshape(output.shape), reduction="none")
+        return losses, losses.numel()
+
+    return each
+
+
+# The same losses value by value, and how many values the mean is taken over.
+_EACH: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, int]]] = {
+    "cross_entropy": _each_class(F.cross_entropy),
+    "nll": _each_class(F.nll_loss),
+    "mse": _each_value(F.mse_loss),
+    "l1": _each_value(F.l1_loss),
+    "bce_with_logits": _each_value(F.binary_cross_entropy_with_logits),
+}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
+from ndt_offline.measure.plugin import WHOLE, Measure
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
@@ -24,7 +25,7 @@ Chosen = tuple[list["Layer"], list[tuple[str, str]]]
 Rules = Mapping[str, str]
 Chooser = Callable[[Sequence[str] | None, Rules], Chosen]
 
-MEASURE_VERSION = 2  # raised when the numbers a replay gives change
+MEASURE_VERSION = 3  # raised when the numbers a replay gives change
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Setup:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    flops: float = 0.0  # of one checkpoint: the forward pass, and the spectra
     config: str = ""  # config.json of Hugging Face, where the graph is made from it
 
     def about(self) -> dict[str, Any]:
@@ -114,6 +116,7 @@ def config_path(run: Run, parameters: Parameters) -> Path | None:
 
 def prepare(run: Run, parameters: Parameters) -> Setup:
     """Choose the layers; what cannot be measured is told, and the rest goes on."""
+    from ndt_offline.graph.costs import forward_flops
     from ndt_offline.graph.layers import choose_layers, weight_layers
 
     found = _Found(str(run.about.get("loss", "none")))
@@ -127,6 +130,7 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
     chosen, light = picked.get("activations", ([], []))
     weights, heavy = picked["weights"]
     spaces = (_space("activations", chosen), _space("weights", weights))
+    forward = forward_flops(graph) if graph and chosen else 0.0
     return Setup(
         str(run.path),
         setup_key(run, parameters),
@@ -137,8 +141,17 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
         (*light, *heavy),
         tuple(found.notes),
         tuple(found.problems),
+        forward + sum(layer.flops for layer in (*chosen, *weights)),
         str(config_path(run, parameters) or ""),
     )
+
+
+def layers_of(measure: Measure, setup: Setup) -> tuple[str, ...]:
+    """The layers that a measure has a row for."""
+    if measure.space == "model":
+        return (WHOLE,)
+    space = setup.spaces[0 if measure.space == "activations" else 1]
+    return tuple(layer.name for layer in space.layers)
 
 
 def load_graph_and_probe(

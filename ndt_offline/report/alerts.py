@@ -7,6 +7,7 @@
              |  transitions                    found, over the chosen series of all metrics
              |  excess                         transitions minus those expected by chance
              |  events                         of the whole run
+             |  outside                        series outside the bands of --baseline
     where    =  [space "/"] glob               layers, such as  layer2, weights/*, */encoder.*
     comparison = < | <= | > | >= | == | !=
 
@@ -23,7 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
+from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import SPACES, Results
@@ -32,7 +34,7 @@ COMPARE = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
     "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
-COUNTS = ("transitions", "excess", "events")
+COUNTS = ("transitions", "excess", "events", "outside")
 ENDS = {"first": "first", "min": "lowest", "max": "highest", "last": "last"}
 _RULE = re.compile(
     r"\s*(?P<quantity>[A-Za-z_][\w.\-]*)\s*(?:\(\s*(?P<where>[^()]*?)\s*\))?"
@@ -68,17 +70,24 @@ def parse_rule(text: str) -> Rule:
         raise UsageError(f"--fail-on {text[:80]!r} is no rule", remedy=EXAMPLE)
     where = match["where"] or "*"
     space, _, rest = where.partition("/")
-    if rest and space in (*SPACES, "*"):
+    if rest and space in (*SPACES, "model", "*"):
         chosen = None if space == "*" else space
         return Rule(text.strip(), match["quantity"], chosen, rest, match["sign"], number)
     return Rule(text.strip(), match["quantity"], None, where, match["sign"], number)
 
 
-def check_rules(rules: Sequence[Rule], results: Results, rows: Sequence[Row]) -> list[str]:
+def check_rules(
+    rules: Sequence[Rule],
+    results: Results,
+    rows: Sequence[Row],
+    baseline: Comparison | None = None,
+) -> list[str]:
     """A sentence for every rule that is met. Raises UsageError for what does not exist."""
     found = []
     for rule in rules:
-        if rule.quantity in COUNTS:
+        if rule.quantity == "outside":
+            found += _outside(rule, baseline)
+        elif rule.quantity in COUNTS:
             found += _count(rule, results, rows)
         elif rule.quantity in results.signal_names:
             value = _last(results.signal(rule.quantity))
@@ -86,6 +95,16 @@ def check_rules(rules: Sequence[Rule], results: Results, rows: Sequence[Row]) ->
         else:
             found += _metric(rule, results, rows)
     return found
+
+
+def _outside(rule: Rule, baseline: Comparison | None) -> list[str]:
+    if baseline is None:
+        raise UsageError(f"--fail-on {rule.text!r} needs a baseline", remedy="--baseline NAME")
+    if not rule.holds(len(baseline.departures)):
+        return []
+    first = baseline.departures[:1]
+    where = f", first {first[0]['series']} at step {first[0]['step']}" if first else ""
+    return [f"{rule.text}: {len(baseline.departures)} series outside {baseline.baseline}{where}"]
 
 
 def _count(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
@@ -106,7 +125,7 @@ def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         known = [*dict.fromkeys(row["metric"] for row in rows), *COUNTS, *results.signal_names]
         raise UsageError(
             f"--fail-on {rule.text!r}: there is no {rule.quantity!r}",
-            remedy="one of " + ", ".join(known),
+            remedy=nearest(rule.quantity, known),
         )
     key = ENDS[end or "last"]
     return [
@@ -123,10 +142,10 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
         if fnmatchcase(row["layer"], rule.where) and rule.space in (None, row["space"])
     ]
     if not chosen:
-        names = ", ".join(dict.fromkeys(f"{row['space']}/{row['layer']}" for row in rows[:200]))
+        names = dict.fromkeys(row["layer"] for row in rows[:200])
         raise UsageError(
             f"--fail-on {rule.text!r}: no layer is named {rule.where!r}",
-            remedy=f"one of {names[:300]}",
+            remedy=nearest(rule.where, names)[:300],
         )
     return chosen
 

@@ -12,6 +12,8 @@
                   tables as lists of rows: columns as in `report.tidy.COLUMNS`
     notes         sentences; problems: {what, path, step, remedy} of what could not be used
     alerts        rules of --fail-on that were met, as sentences
+    baseline      null, or {baseline, runs, rate, critical, series, steps, departures: [{series,
+                  step, value, low, high, deviation, worst, share}]}: where it leaves the bands
 
 null stands for a number that does not exist. Analysing several paths prints a list of documents.
 The series' values over the steps are not in it: `ndt-offline export`, or the store itself.
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ndt_offline import __version__
+from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
@@ -56,6 +59,8 @@ class Analysis(Protocol):
     @property
     def command(self) -> str: ...
     @property
+    def baseline(self) -> Comparison | None: ...
+    @property
     def results(self) -> Results: ...
 
 
@@ -78,6 +83,7 @@ def document_of(analysis: Analysis) -> dict[str, Any]:
         "notes": list(analysis.notes),
         "problems": [asdict(p) if is_dataclass(p) else dict(p) for p in analysis.problems],  # type: ignore[arg-type]
         "alerts": list(analysis.alerts),
+        "baseline": asdict(analysis.baseline) if analysis.baseline else None,
     }
 
 

@@ -82,7 +82,7 @@ def _xarray() -> Any:
 
 def _write_csv(file: TextIO, name: str, table: Table) -> None:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table)
+    writer.writerow(table or COLUMNS[name])
     columns = [map(safe_cell, column.tolist()) for column in table.values()]
     writer.writerows(zip(*columns, strict=True))
 

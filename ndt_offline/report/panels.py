@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ndt_offline.report import svg
 from ndt_offline.report.aggregate import Envelope, chosen_rows, envelope
+from ndt_offline.report.marks import Marks
 from ndt_offline.report.table import figure, shortened
 from ndt_offline.store.results import Results
 
@@ -19,15 +20,10 @@ Row = dict[str, Any]
 BYTES_READ = 192 * 2**20  # of stored spectra, for all heat maps together
 CELLS = 200  # columns of a heat map
 COMPONENTS = 64  # rows of a heat map
+EPOCH = 9  # height of the mark of an epoch: there are many
 DECADES = 4.0  # below the largest singular value that colours tell apart
 # Dark blue over grey to yellow: lightness rises evenly, so it reads without colour vision too.
 RAMP = np.array([(0, 32, 77), (62, 75, 108), (124, 123, 120), (186, 174, 108), (255, 234, 70)])
-PHASES = {
-    "collapse": "falls",
-    "expansion": "rises",
-    "stabilisation": "stable",
-    "undecided": "unclear",
-}
 
 
 def series_chart(
@@ -36,22 +32,17 @@ def series_chart(
     most: int,
     *,
     title: str,
-    loss: Envelope | None,
     phases: Sequence[Row] = (),
     transitions: Sequence[Row] = (),
     events: Sequence[Row] = (),
     log: bool = False,
 ) -> Markup:
-    """One series over the steps with its phases, transitions, the run's events and the loss."""
+    """One series over the steps with its phases, transitions, events, and what all charts share."""
     frame, shape = _framed(steps, values, most, log)
     layers = [
-        svg.column(
-            frame, p["start"], p["end"], f"phase {p['label']}", PHASES.get(p["label"], "undecided")
-        )
-        for p in phases
+        svg.column(frame, p["start"], p["end"], f"phase {p['label']}", p["label"]) for p in phases
     ]
-    if loss is not None:
-        layers.append(_loss_line(frame, loss))
+    layers.append(svg.reference(behind_name(log)))
     layers += [
         svg.rule(frame, e["step"], "event", f"event at step {e['step']}: {e['series']} series")
         for e in events
@@ -59,8 +50,11 @@ def series_chart(
     layers += _drawn(frame, shape, "value")
     for p in phases:
         ends = np.array([p["start"], p["end"]], np.float64)
-        between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), 24))
-        share = np.linspace(p["value_start"], p["value_end"], 24)
+        many = 2 if log else 24  # straight in log(step + 1), and a curve in steps
+        if not all(frame.y[0] <= p[end] <= frame.y[1] for end in ("value_start", "value_end")):
+            many = 24  # what leaves the frame is left out
+        between = np.expm1(np.linspace(np.log1p(ends[0]), np.log1p(ends[1]), many))
+        share = np.linspace(p["value_start"], p["value_end"], many)
         inside = (share >= frame.y[0]) & (share <= frame.y[1])
         layers.append(svg.line(frame, between, np.where(inside, share, np.nan), "fit"))
     for t in transitions:
@@ -83,6 +77,7 @@ def line_chart(
     zero: bool = False,
     bands: Sequence[tuple[Floats, Floats]] = (),
     width: int = svg.WIDTH,
+    y_label: str = "",
 ) -> Markup:
     """Several lines [(class, values)] over one axis, with optional bands behind."""
     every = [values for _, values in lines] + [edge for pair in bands for edge in pair]
@@ -91,7 +86,7 @@ def line_chart(
     for style, values in lines:
         shape = _binned(frame, x, values, most)
         layers += _drawn(frame, shape, style)
-    return svg.chart(frame, layers, title, x_label, "")
+    return svg.chart(frame, layers, title, x_label, y_label)
 
 
 def spectrum_chart(steps: Floats, spectra: Floats, title: str, log: bool) -> Markup:
@@ -136,7 +131,7 @@ def heat_rows(results: Results) -> list[int]:
 def coupling_chart(rows: Sequence[Row], target: str) -> Markup:
     """A row per series: rho of levels, rho of time with the target, rho of the fluctuations."""
     height = 46 + 20 * len(rows)
-    frame = svg.Frame((-1.0, 1.0), (0.0, float(len(rows))), width=720, height=height, left=300)
+    frame = svg.Frame((-1.05, 1.05), (0.0, float(len(rows))), width=720, height=height, left=300)
     layers = [svg.rule(frame, 0.0, "axis", "0")]
     for at, row in enumerate(rows):
         y = len(rows) - at - 0.5
@@ -172,15 +167,29 @@ def _drawn(frame: svg.Frame, shape: Envelope, style: str) -> list[Markup]:
     return [*parts, svg.line(frame, shape.x, shape.mean, style)]
 
 
-def loss_shape(steps: Floats, loss: Floats, most: int, log: bool) -> Envelope | None:
-    """The loss as every chart shows it behind its series; None where it is not known."""
-    if not np.isfinite(loss).any():
-        return None
-    return _binned(svg.Frame((float(steps[0]), float(steps[-1])), (0, 1), log), steps, loss, most)
+def behind_name(log: bool) -> str:
+    """The name of what stands behind every series, which the page holds once."""
+    return "behind-log" if log else "behind-linear"
 
 
-def _loss_line(frame: svg.Frame, shape: Envelope) -> Markup:
+def behind(steps: Floats, loss: Floats, most: int, marks: Sequence[Marks], log: bool) -> Markup:
+    """The loss and the marks of the training, as all series' charts show them behind the series."""
+    ends = (float(steps[0]), float(steps[-1])) if len(steps) else (0.0, 1.0)
+    frame = svg.Frame(ends, (0.0, 1.0), log)
+    layers = [_loss_line(frame, steps, loss, most)] if np.isfinite(loss).any() else []
+    for kind in marks:
+        height = EPOCH if kind.kind == "epoch" else None
+        layers += [
+            svg.rule(frame, step, f"mark {kind.style}", kind.words(step), height)
+            for step in kind.steps
+            if ends[0] <= step <= ends[1]
+        ]
+    return svg.group(behind_name(log), layers)
+
+
+def _loss_line(frame: svg.Frame, steps: Floats, loss: Floats, most: int) -> Markup:
     """The loss on a scale of its own, its ends written at the right."""
+    shape = _binned(frame, steps, loss, most)
     low, high = float(np.nanmin(shape.mean)), float(np.nanmax(shape.mean))
     inner = svg.Frame(frame.x, (low, high if high > low else low + 1), frame.log)
     words = [

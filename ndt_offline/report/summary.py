@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ndt_offline.report.tidy import plain, tidy_table
-from ndt_offline.store.results import Results
+from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.tables import read_table
 
 Row = dict[str, Any]
@@ -22,7 +22,7 @@ def summary_rows(results: Results) -> list[Row]:
     space, layer, metric        which series
     rows, columns               of the measured matrix
     first, last                 value at the first and last usable step
-    lowest, highest             over all usable steps
+    lowest, highest             over all usable steps; lowest_at, highest_at: the training step
     status                      of the detector: ok, low power, too short, constant, irregular
     transitions                 found at the threshold
     expected, _low, _high       by the same detector on noise matched to the series, and the
@@ -37,7 +37,7 @@ def summary_rows(results: Results) -> list[Row]:
     if group is None:
         return []
     series = read_table(group, "series")
-    infos = {(s.name, x.name): x for s in results.spaces for x in s.layers}
+    infos = {(s, x.name): x for s in (*SPACES, "model") for x in results.layers(s)}
     phases = _phase_words(results)
     couplings = _coupling_rows(results)
     rows = []
@@ -46,7 +46,7 @@ def summary_rows(results: Results) -> list[Row]:
         info = infos[name[0], name[1]]
         row: Row = dict(zip(("space", "layer", "metric"), name, strict=True))
         row |= {"rows": info.rows, "columns": info.columns}
-        row |= _extent(results.series(*name))
+        row |= _extent(results.steps, results.series(*name))
         row["status"] = _status(int(series["status"][index]))
         row["transitions"] = int(series["observed"][index])
         for key, column in zip(_EXPECTED, ("matched", "matched_low", "matched_high"), strict=True):
@@ -56,15 +56,18 @@ def summary_rows(results: Results) -> list[Row]:
     return rows
 
 
+_EXTENT = ("first", "last", "lowest", "highest", "lowest_at", "highest_at")
 _EXPECTED = ("expected", "expected_low", "expected_high")
 
 
-def _extent(values: np.ndarray) -> dict[str, float | None]:
-    finite = values[np.isfinite(values)]
+def _extent(steps: np.ndarray, values: np.ndarray) -> Row:
+    known = np.isfinite(values)
+    finite, at = values[known], steps[known]
     if not len(finite):
-        return dict.fromkeys(("first", "last", "lowest", "highest"))
-    ends = finite[0], finite[-1], finite.min(), finite.max()
-    return dict(zip(("first", "last", "lowest", "highest"), map(float, ends), strict=True))
+        return dict.fromkeys(_EXTENT)
+    low, high = int(finite.argmin()), int(finite.argmax())
+    ends = (float(finite[i]) for i in (0, -1, low, high))
+    return dict(zip(_EXTENT, (*ends, int(at[low]), int(at[high])), strict=True))
 
 
 def _status(code: int) -> str:

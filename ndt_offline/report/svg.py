@@ -99,7 +99,7 @@ def band(frame: Frame, x: Floats, low: Floats, high: Floats, style: str) -> Mark
     known = np.isfinite(top) & np.isfinite(bottom)
     pieces = []
     for part in _stretches(known):
-        there, back = _path(px[part], top[part]), _path(px[part][::-1], bottom[part][::-1])
+        there, back = _path(px[part], top[part], 1), _path(px[part][::-1], bottom[part][::-1], 1)
         pieces.append(there + "L" + back[1:] + "Z")
     return Markup('<path class="{s}" d="{d}"/>').format(s=style, d=Markup("".join(pieces)))
 
@@ -114,10 +114,20 @@ def column(frame: Frame, start: float, stop: float, style: str, label: str) -> M
     return Markup(shape).format(s=style, x=a, y=TOP, w=b - a, h=frame.bottom - TOP, t=text)
 
 
-def rule(frame: Frame, x: float, style: str, title: str) -> Markup:
-    """A vertical line over the whole height; its title is read by hovering."""
+def rule(frame: Frame, x: float, style: str, title: str, height: int | None = None) -> Markup:
+    """A vertical line over the whole height, or `height` from below; its title is for hovering."""
+    top = TOP if height is None else frame.bottom - height
     form = '<path class="{s}" d="M{x:.1f} {a}V{b}"><title>{t}</title></path>'
-    return Markup(form).format(s=style, x=float(frame.at_x(x)), a=TOP, b=frame.bottom, t=title)
+    return Markup(form).format(s=style, x=float(frame.at_x(x)), a=top, b=frame.bottom, t=title)
+
+
+def group(name: str, layers: Sequence[Markup]) -> Markup:
+    """Layers that many charts share, by a name that `reference` uses."""
+    return Markup('<g id="{n}">{layers}</g>').format(n=name, layers=Markup("").join(layers))
+
+
+def reference(name: str) -> Markup:
+    return Markup('<use href="#{n}"/>').format(n=name)
 
 
 def mark(frame: Frame, x: float, y: float, style: str, title: str, shape: str = "dot") -> Markup:
@@ -216,10 +226,11 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _path(px: Floats, py: Floats) -> str:
+def _path(px: Floats, py: Floats, digits: int = 2) -> str:
     known = np.isfinite(px) & np.isfinite(py)
+    xs, ys = np.round(px, 1), np.round(py, digits)
     return "".join(
-        "M" + "L".join(f"{a:.2f} {b:.2f}" for a, b in zip(px[p], py[p], strict=True))
+        "M" + "L".join(f"{a:g} {b:g}" for a, b in zip(xs[p].tolist(), ys[p].tolist(), strict=True))
         for p in _stretches(known)
     )
 

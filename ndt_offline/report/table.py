@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ndt_offline.relate.words import OR_WALK
+from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
 
@@ -18,7 +19,8 @@ LISTED = 6  # sentences and events on the screen
 TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
-_VERBS = {"collapse": "falls", "expansion": "rises", "undecided": "unclear"}
+_OF = "of each layer's activations on the probe, and of its weights"
+BEYOND = 0.25  # of a series' range, that it reaches beyond its ends: said where no phase shows it
 
 
 def print_table(console: Console, results: Results, rows: Sequence[Row], metric: str) -> None:
@@ -41,9 +43,11 @@ def print_table(console: Console, results: Results, rows: Sequence[Row], metric:
             Text(printable(f"  {row['layer']}")),
             f"{figure(row['first'])} \u2192 {figure(row['last'])}",
             jumps_cell(row),
-            phases_cell(row["phases"]),
+            phases_cell(row["phases"], row),
             *(coupling_cell(row, target) for target in targets),
         )
+    if unit_of(metric):
+        console.print(f"{metric}, in {unit_of(metric)}: {_OF}")
     console.print(table)
     if len(shown) > TABLED:
         console.print(f"  ... and {len(shown) - TABLED} more layers: see the report")
@@ -62,11 +66,13 @@ def sentences(
     yield from count_sentences(results, rest)
     if any(OR_WALK in (row.get("phases") or "") for row in shown):
         yield "phases with ?: the noise around them is so persistent that a random walk may do this"
+    if any("unclear" in (row.get("phases") or "") for row in shown):
+        yield "unclear: noise leaves room for a change of a quarter of the series' range"
     for target in targets:
         clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
         if clocks:
             yield (
-                f"training time alone has rho {clocks[0]:+.2f} with {target}: "
+                f"training time alone has rank correlation {clocks[0]:+.2f} with {target}: "
                 '"moves with" is what goes beyond that'
             )
     said = [
@@ -87,9 +93,8 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     if "observed" not in about:
         return
     mean, low, high = (_float(x) for x in about["matched"])
-    words = f"jumps by {about['detector']}"
-    words += f" at {about['threshold']:g}" if about["threshold"] else ""
-    words += f", all metrics: {about['observed']}"
+    words = f"jumps in all metrics: {about['observed']} (detector {about['detector']}"
+    words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
         words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
     yield words
@@ -101,11 +106,26 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     if not events:
         yield f"events (jumps that noise does not give anywhere in {many}): none"
     for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
-        marks = f", at a change of {event['marks']}" if event["marks"] else ""
+        marks = f", coincides with {event['marks']}" if event["marks"] else ""
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
         yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
     if len(events) > LISTED:
         yield f"... and {len(events) - LISTED} more events: {rest}"
+
+
+def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
+    """Whether and where the run leaves the bands of healthy runs."""
+    if beside is None:
+        return
+    away = beside.departures
+    told = f"baseline {beside.baseline}: {len(away)} of {beside.series} series leave the bands of"
+    told += f" {beside.runs} healthy runs"
+    yield told + f" (a healthy run would with a probability of at most {beside.rate:.2g})"
+    for row in away[:LISTED]:
+        place = f"{figure(row['value'])}, band {figure(row['low'])} to {figure(row['high'])}"
+        yield f"  {row['series']} at step {row['step']}: {place}"
+    if len(away) > LISTED:
+        yield f"  ... and {len(away) - LISTED} more: --json lists all"
 
 
 def _verdict(about: dict[str, Any], low: float, high: float) -> str:
@@ -123,19 +143,33 @@ def jumps_cell(row: Row) -> str:
     return f"{row['transitions']} ({figure(row['expected'], 1)})"
 
 
-def phases_cell(words: str | None) -> str:
+def phases_cell(words: str | None, row: Row | None = None) -> str:
     """relate's words for the phases, shortened: `falls to 16, rises to 1049, falls`.
 
-    A question mark stands for "or a random walk"; `sentences` explains it.
+    A question mark stands for "or a random walk"; `sentences` explains it. A single trend says
+    nothing of a short start that went elsewhere: with the series' `row`, the extreme that lies
+    beyond both ends is said too, as in `falls; highest 4.21 at 255`.
     """
     if words is None:
         return "\u2013"
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
     short = words.replace(OR_WALK, " ?").replace(", then ", ", ").replace(" to step ", " to ")
-    for label in _VERBS:
-        short = short.replace(label, _VERBS[label])
-    return short
+    single = words.startswith(("falls throughout", "rises throughout"))
+    beyond = _beyond(row) if row is not None and single else ""
+    return f"{short.replace(' throughout', '')}; {beyond}" if beyond else short
+
+
+def _beyond(row: Row) -> str:
+    """The extreme that lies furthest beyond both ends of a series; empty if none does clearly."""
+    if row["first"] is None or row["highest"] == row["lowest"]:
+        return ""
+    ends, span = (row["first"], row["last"]), row["highest"] - row["lowest"]
+    above, below = row["highest"] - max(ends), min(ends) - row["lowest"]
+    if max(above, below) < BEYOND * span:
+        return ""
+    name = "highest" if above >= below else "lowest"
+    return f"{name} {figure(row[name])} at {row[name + '_at']}"
 
 
 def coupling_cell(row: Row, target: str) -> str:
@@ -168,6 +202,13 @@ def figure(value: float | None, digits: int = 2) -> str:
     if value is None:
         return "\u2013"
     return f"{value:.{digits}f}" if abs(value) < 1e3 else f"{value:.4g}"
+
+
+def unit_of(metric: str) -> str:
+    """What a metric counts; empty where that is not known here."""
+    from ndt_offline.measure.metrics import METRICS
+
+    return "dimensions" if metric in METRICS or metric.startswith("components_") else ""
 
 
 def _float(value: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.store.results import Results
 from ndt_offline.store.tables import read_table
 
@@ -39,8 +39,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "low": "first training step that may hold the transition (nominal 90 %)",
         "high": "last training step that may hold it",
         "size": "signed size, in units of the metric; sizes of detections are inflated",
-        "size_low": "nominal 90 % interval of the size",
-        "size_high": "nominal 90 % interval of the size",
+        "size_unbiased": "the size allowing for selection; 0 where it barely passed",
+        "size_low": "nominal 90 % interval of the size, given that it was detected",
+        "size_high": "nominal 90 % interval of the size, given that it was detected",
         "sigma": "size over the SD within 50 points",
         "sigma_low": "interval of sigma",
         "sigma_high": "interval of sigma",
@@ -63,7 +64,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "phases": {
         **SERIES_KEYS,
         "number": "0, 1, 2 in order",
-        "label": "collapse, expansion, stabilisation or undecided",
+        "label": "falls, rises, stable; unclear: noise leaves room for a quarter of the range",
         "start": "training step at which the phase begins",
         "start_low": "90 % interval of start",
         "start_high": "90 % interval of start",
@@ -103,7 +104,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "p_detrended": "part: detrended",
         "rho_differenced": "rho of the differenced pair",
         "p_differenced": "part: differenced",
-        "lag": "training steps by which the series leads",
+        "rho_lag": "correlation of the detrended pair at that lag",
+        "p_lag": "part: that lag, corrected for all lags within 50 samples",
+        "lag": "training steps by which the series leads (negative: follows)",
         "lag_low": "interval of lag",
         "lag_high": "interval of lag",
         "n_effective": "what the n samples are worth",
@@ -138,7 +141,7 @@ def tidy_tables(results: Results) -> dict[str, Table]:
 def tidy_table(results: Results, name: str) -> Table:
     """One table of `COLUMNS`; without rows where the store has no such answer."""
     if name not in COLUMNS:
-        raise UsageError(f"table {name!r} is not known", remedy="one of " + ", ".join(COLUMNS))
+        raise UsageError(f"table {name!r} is not known", remedy=nearest(name, COLUMNS))
     known = _BUILDERS[name](results)
     # A column that a later detector adds comes last, unexplained but not lost.
     order = [c for c in COLUMNS[name] if c in known] + [c for c in known if c not in COLUMNS[name]]
@@ -242,8 +245,16 @@ _BUILDERS: dict[str, Callable[[Results], Table]] = {
 
 def rows_of(table: Table) -> list[dict[str, Any]]:
     """A table as dictionaries of plain values; what is not finite is None."""
-    columns = {name: [plain(v) for v in column.tolist()] for name, column in table.items()}
+    columns = {name: _plain_column(column) for name, column in table.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain_column(column: np.ndarray) -> list[Any]:
+    if column.dtype.kind != "f":
+        return [plain(value) for value in column.tolist()]
+    values = column.astype(object)
+    values[~np.isfinite(column)] = None
+    return list(values.tolist())
 
 
 def plain(value: Any) -> Any:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,11 +21,13 @@ from ndt_offline.run import journal
 from ndt_offline.run.layout import MAX_BYTES
 from ndt_offline.run.regular import read_regular
 
+JOURNAL = "journal.jsonl"
 USUAL = ("loss", "grad_norm")
+ERRORS = ("error_max", "error_spectral")  # of recording with `precision=`
 STATES = ("checkpoint", "raw", "packed", "dropped")  # journal kinds that say where a step is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One checkpoint as the run describes it. Unknown for files that others wrote: None."""
 
@@ -65,7 +69,13 @@ class Attempt:
     about: Mapping[str, Any]
     entries: Mapping[int, Entry]
     problems: tuple[Problem, ...]
-    records: tuple[journal.Record, ...]
+    last: journal.Record | None  # of the journal
+    size: int  # bytes of the journal, as it was read
+
+    @cached_property
+    def records(self) -> tuple[journal.Record, ...]:
+        """The journal, read again as it was: few ask for it, and it takes more than the entries."""
+        return tuple(journal.read(self.path / JOURNAL, self.size).records)
 
     @property
     def start_step(self) -> int:
@@ -89,9 +99,26 @@ def read_attempt(path: Path) -> Attempt:
     """Read one attempt's folder; problems in it are listed, not raised."""
     number = int(path.name)
     problems: list[Problem] = []
-    where = str(path / "journal.jsonl")
+    odd: list[Problem] = []
+    entries: dict[int, Entry] = {}
+    where = str(path / JOURNAL)
+    last: journal.Record | None = None
+
+    def take(record: journal.Record) -> None:
+        nonlocal last
+        last = record
+        if record.get("kind") == "pruned":
+            entries.pop(record.get("step", -1), None)
+        if record.get("kind") not in STATES:
+            return
+        try:
+            entry = _entry(path, number, record)
+            entries[entry.step] = entry
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            odd.append(Problem(f"a line of step {record.get('step')} is odd: {error}", where))
+
     try:
-        lines = journal.read(path / "journal.jsonl")
+        lines = journal.read(path / JOURNAL, take=take)
     except NdtError as error:
         problems.append(Problem(error.what, where))
         lines = journal.Journal()
@@ -99,22 +126,11 @@ def read_attempt(path: Path) -> Attempt:
         problems.append(Problem("the last line is torn: its writer was cut off", where))
     for bad in lines.bad_lines:
         problems.append(Problem(f"line {bad} is damaged and was left out", where))
-    for odd in lines.odd_lines:
-        problems.append(Problem(f"line {odd} is odd: its step is no whole number", where))
-    entries: dict[int, Entry] = {}
-    for record in lines.records:
-        if record.get("kind") == "pruned":
-            entries.pop(record.get("step", -1), None)
-        if record.get("kind") not in STATES:
-            continue
-        try:
-            entry = _entry(path, number, record)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            problems.append(Problem(f"a line of step {record.get('step')} is odd: {error}", where))
-            continue
-        entries[entry.step] = entry
+    for line in lines.odd_lines:
+        problems.append(Problem(f"line {line} is odd: its step is no whole number", where))
+    problems += odd
     about = _about(path / "attempt.json", entries, problems)
-    return Attempt(number, path, about, entries, tuple(problems), tuple(lines.records))
+    return Attempt(number, path, about, entries, tuple(problems), last, lines.size)
 
 
 def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
@@ -132,8 +148,11 @@ def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
 def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
     step, kind = record["step"], record["kind"]
     extra = record.get("scalars") or {}
-    named = {**{key: record.get(key) for key in USUAL}, **extra}
-    scalars = MappingProxyType({str(key): journal.number(value) for key, value in named.items()})
+    rounded = {key: record[key] for key in ERRORS if key in record}
+    named = {**{key: record.get(key) for key in USUAL}, **extra, **rounded}
+    # Names that every line repeats are kept once.
+    values = {sys.intern(str(key)): journal.number(value) for key, value in named.items()}
+    scalars = MappingProxyType(values)
     if kind == "dropped":
         return Entry(step, number, None, scalars=scalars)
     file = str(record["file"])

@@ -8,10 +8,11 @@ line in the middle is reported, and only that line is lost.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Journal:
     bad_lines: list[int] = field(default_factory=list)  # 1-based
     torn: bool = False
     odd_lines: list[int] = field(default_factory=list)  # whole, with a step that is none
+    size: int = 0  # bytes that were read
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -68,27 +70,33 @@ def append(path: Path, record: Mapping[str, Any], sync: bool = True) -> None:
         os.close(handle)
 
 
-def read(path: Path) -> Journal:
+def read(
+    path: Path, upto: int | None = None, take: Callable[[Record], object] | None = None
+) -> Journal:
     """Every usable record of the file; a missing file is an empty journal.
 
     The step of a record, where it has one, is an integer in [0, 2^46). Raises DamagedError where
     there is something that cannot be read.
+
+    upto: bytes to read; what an earlier call read is there for ever.
+    take: is given each record, none of which is kept then: a long journal is large.
     """
     try:
-        data = read_regular(path)
+        data = read_regular(path)[:upto]
     except FileNotFoundError:
         return Journal()
     except OSError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
-    journal = Journal()
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines, start=1):
+    journal = Journal(size=len(data))
+    take = take or journal.records.append
+    for number, whole in enumerate(io.BytesIO(data), start=1):
+        line = whole.removesuffix(b"\n")
         record = parse_line(line) if line else None
         if record is not None and not is_step(record.get("step", 0)):
             journal.odd_lines.append(number)
         elif record is not None:
-            journal.records.append(record)
-        elif line and number == len(lines):
+            take(record)
+        elif line and line == whole:
             journal.torn = True
         elif line:
             journal.bad_lines.append(number)

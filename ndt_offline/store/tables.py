@@ -2,7 +2,8 @@
 
 A stage's group is named `<stage>-<key>` where the key is a hash of its parameters and of
 everything the spectra say. It is made once, found again by its name, and complete only when its
-attribute `complete` is set.
+attribute `complete` is set. It also remembers how many files it has: a chunk that was lost would
+read as its fill value, without an error.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from ndt_offline.errors import DamagedError
 from ndt_offline.store.schema import put_series
 
 KEPT = 20  # groups of one stage; older ones are dropped
@@ -36,9 +39,11 @@ def stage_of(derived: zarr.Group, stage: str, key: str, make: Make) -> zarr.Grou
 
 
 def find_stage(derived: zarr.Group, stage: str, key: str) -> zarr.Group | None:
-    """The finished group of this stage and key, or None."""
+    """The finished group of this stage and key, or None: also where files of it were lost."""
     group = derived.get(f"{stage}-{key}")
-    return group if group is not None and group.attrs.get("complete") else None
+    if group is None or not group.attrs.get("complete"):
+        return None
+    return group if group.attrs.get("files") in (None, _files(group)) else None
 
 
 def put_stage(
@@ -54,23 +59,42 @@ def put_stage(
         del derived[name]
     group = derived.create_group(name)
     for table, (dims, columns) in tables.items():
-        inner = group.create_group(table)
+        inner = group.create_group(table, attributes={"columns": list(columns)})
         for column, values in columns.items():
             put_series(inner, column, dims[: np.ndim(values)], _storable(values))
-    group.attrs.update({**json_of(attrs), "time": time.time(), "complete": True})
+    done = {"time": time.time(), "files": _files(group), "complete": True}
+    group.attrs.update({**json_of(attrs), **done})
     _forget_old(derived, stage)
     return group
 
 
 def read_table(group: zarr.Group, table: str) -> dict[str, np.ndarray]:
-    """The columns of a table, whole."""
-    return {name: np.asarray(array[...]) for name, array in group[table].arrays()}
+    """The columns of a table, whole. Raises DamagedError where one of them was lost."""
+    inner = group.get(table)
+    found = {} if inner is None else {name: np.asarray(a[...]) for name, a in inner.arrays()}
+    lost = {table} if inner is None else set(inner.attrs.get("columns", ())) - found.keys()
+    if lost:
+        raise DamagedError(
+            f"of a derived table {', '.join(sorted(lost))} is missing",
+            path=f"{group.store_path}/{table}",
+            remedy="ndt-analyze on the run again: what is missing is derived again, not replayed",
+        )
+    return found
 
 
 def json_of(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as plain JSON; numbers that JSON lacks become strings."""
     text = json.dumps(dict(attrs), default=_plain)
     return json.loads(text, parse_constant=lambda word: {"NaN": "nan"}.get(word, word))
+
+
+def _files(group: zarr.Group) -> int | None:
+    """How many files the tables have, without those that Zarr is still writing; None: not here."""
+    root = getattr(group.store_path.store, "root", None)
+    if not isinstance(root, Path):
+        return None  # object storage, where every look is a request
+    tables = (path for path in (root / group.path).iterdir() if path.is_dir())
+    return sum(p.is_file() and ".partial" not in p.name for t in tables for p in t.rglob("*"))
 
 
 def _plain(value: Any) -> Any:

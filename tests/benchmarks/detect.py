@@ -8,7 +8,6 @@ import time
 import numpy as np
 
 from ndt_offline.detect import detect
-from ndt_offline.detect.battery.drifts import DRIFTS
 from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import GAUSSIAN, NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES
@@ -100,33 +99,36 @@ def intervals(seeds: int, seed: int) -> None:
     """Coverage of the nominal 90 % intervals of planted steps, and selection bias."""
     for name in ("white", "AR .5", "AR .7", "AR .9", "walk", "calming white", "ramp"):
         for k in (2.0, 3.0, 4.0, 6.0):
-            where, size, ratio, far = [], [], [], 0
-            for s in range(seeds):
-                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
-                x, (at,) = POSITIVES[name](rng, N, k)
-                truth = 30 * DRIFTS["ramp"](N) if name == "ramp" else 0.0
-                rng = np.random.default_rng([seed, s, int(k), *name.encode()])
-                rng.integers(150, N - 150)
-                noise = NOISES["white" if name == "ramp" else name](rng, N) + truth
-                planted = (x - noise)[-1]
-                near = [t for t in detect(x) if abs(t.index - at) <= 10]
-                if not near:
-                    continue
-                t = near[0]
-                ratio.append(t.size / planted)
-                if abs(t.T) >= 6:
-                    where.append(t.low <= at <= t.high)
-                    size.append(t.size_low <= planted <= t.size_high)
-                    far += t.high - t.low
-            wide = far / max(1, len(where))
-            print(
-                f"{name:14s} {k:g} sigma  found {len(ratio) / seeds:.2f}  size / truth "
-                f"{np.mean(ratio) if ratio else np.nan:.2f}  T >= 6: {len(where)}"
-                + (
-                    f"  step {np.mean(where):.3f} ({wide:.1f})  size {np.mean(size):.3f}"
-                    * bool(where)
-                )
-            )
+            rows = [r for s in range(seeds) if (r := one_interval(name, k, seed, s))]
+            if not rows:
+                continue
+            T, place, wide, size, ratio, fair = np.array(rows, float).T
+            said = f"{name:14s} {k:g} sigma  found {len(rows) / seeds:.2f}"
+            said += f"  size / truth {ratio.mean():.2f}, unbiased {np.median(fair):.2f} (median)"
+            print(said + f"  size all {size.mean():.3f}" + covered(T >= 6, place, wide, size))
+
+
+def one_interval(name: str, k: float, seed: int, s: int) -> tuple[float, ...] | None:
+    """|T|, whether the step and its size are held, width of the interval, size over truth."""
+    base = [seed, s, int(k), *name.encode()]
+    x, (at,) = POSITIVES[name](np.random.default_rng(base), N, k)
+    planted = (x - POSITIVES[name](np.random.default_rng(base), N, 0.0)[0])[-1]
+    near = [t for t in detect(x) if abs(t.index - at) <= 10]
+    if not near:
+        return None
+    t = near[0]
+    held = t.low <= at <= t.high, t.size_low <= planted <= t.size_high
+    return abs(t.T), held[0], t.high - t.low, held[1], t.size / planted, t.size_unbiased / planted
+
+
+def covered(rows: np.ndarray, place: np.ndarray, wide: np.ndarray, size: np.ndarray) -> str:
+    if not rows.any():
+        return ""
+    share, some = size[rows].mean(), rows.sum()
+    return (
+        f"  T >= 6: {some}  step {place[rows].mean():.3f} ({wide[rows].mean():.1f})"
+        f"  size {share:.3f} +- {(share * (1 - share) / some) ** 0.5:.3f}"
+    )
 
 
 def irregular(seeds: int, seed: int) -> None:
@@ -151,17 +153,30 @@ def irregular(seeds: int, seed: int) -> None:
 
 
 def matched(seeds: int, seed: int) -> None:
-    """Pooled matched counts beside the true false positives of independent series."""
+    """Pooled matched counts beside the true false positives of ten times as many series."""
+    levels = [4.0, 4.7]
     for name in WHICH or MATCHED:
-        truth, draws = [], []
-        for s in range(seeds):
-            rng = np.random.default_rng([seed, s, *name.encode()])
-            p = find_peaks(NULLS[name](rng, N), draws=10, seed=(seed, s))
-            c = counts(p, [4.0, 4.7])
-            truth.append(c.observed[0])
-            draws.append(c.matched[0])
-        a, b = np.mean(truth, axis=0) / 1.6, np.mean(draws, axis=0) / 1.6
-        print(f"{name:12s} T 4: true {a[0]:.2f} matched {b[0]:.2f}   T 4.7: {a[1]:.3f} {b[1]:.3f}")
+        truth, draws = np.zeros((10 * seeds, 2)), np.zeros((seeds, 2))
+        for s in range(10 * seeds):
+            x = NULLS[name](np.random.default_rng([seed, s, *name.encode()]), N)
+            if s >= seeds:
+                columns = candidates(x, np.arange(N), describe=False)[0]
+                truth[s] = [accepted(columns, level).sum() for level in levels]
+                continue
+            c = counts(find_peaks(x, draws=10, seed=(seed, s)), levels)
+            truth[s], draws[s] = c.observed[0], c.matched[0]
+        said = [ratio_of(truth[:, j], draws[:, j]) for j in range(2)]
+        print(f"{name:12s} T 4: {said[0]}   T 4.7: {said[1]}", flush=True)
+
+
+def ratio_of(truth: np.ndarray, draws: np.ndarray) -> str:
+    """Rates per 1000 points, their ratio and its 90 % range (log-normal, series independent)."""
+    a, b = truth.mean(), draws.mean()
+    if not a or not b:
+        return f"true {a / 1.6:.3f} matched {b / 1.6:.3f}"
+    spread = sum(v.var() / len(v) / v.mean() ** 2 for v in (truth, draws)) ** 0.5 * 1.645
+    low, high = b / a * np.exp([-spread, spread])
+    return f"true {a / 1.6:.3f} matched {b / 1.6:.3f} ratio {b / a:.2f} ({low:.2f}-{high:.2f})"
 
 
 def events(seeds: int, seed: int) -> None:

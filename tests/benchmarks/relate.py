@@ -64,8 +64,7 @@ def trial(rng: np.random.Generator, noise: Noise) -> dict[str, float]:
         "bent": len(chosen[0].phases) > 1,
         "two->three": len(chosen[1].phases) == 3,
         "three found": len(chosen[2].phases) == 3,
-        "labels right": [p.label for p in chosen[2].phases]
-        == ["collapse", "expansion", "stabilisation"],
+        "labels right": [p.label for p in chosen[2].phases] == ["falls", "rises", "stable"],
         "break of two": holds(fixed[0].phases[1], first),
         "first of three": holds(fixed[1].phases[1], first),
         "second of three": holds(fixed[1].phases[2], second),

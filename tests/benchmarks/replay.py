@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,10 @@ from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.graph.costs import forward_flops
-from ndt_offline.replay import forward
 from ndt_offline.replay.block import BlockRunner
+from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
-from ndt_offline.replay.spectra import singular_values
-from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.reader import Decoder
 from tests.benchmarks.replay_models import MODELS, record
 
@@ -70,6 +68,9 @@ def timed(spent: Spent, stage: str, threads: int = 1) -> Iterator[None]:
     spent[stage].append((clock() - cpu, time.perf_counter() - wall))
 
 
+Layer = tuple[torch.Tensor, Factors | None]
+
+
 class Bench:
     """One run's checkpoints through the replay, with the matrices of each kept for the rivals."""
 
@@ -78,7 +79,11 @@ class Bench:
         self.setup = prepare(self.run, Parameters())
         self.decoder = Decoder(self.run.path, self.run.entries)
         self.replayer = Replayer(self.run, self.setup)
-        self.matrices: list[np.ndarray] = []
+        self.layers: list[Layer] = []
+
+    @property
+    def matrices(self) -> list[np.ndarray]:
+        return [matrix.numpy() for matrix, _ in self.layers]
 
     def whole(self, row: int) -> None:
         self.replayer.measure(self.decoder.read(self.run.entries[row]))
@@ -87,40 +92,40 @@ class Bench:
         """Decoding; everything but the spectra; the spectra: the parts of `whole`."""
         with timed(spent, "decode"):
             decoded = self.decoder.read(self.run.entries[row])
-        self.matrices = []
-        with _spectra_are(self._keep), timed(spent, "forward"):
+        self.layers = []
+        real, self.replayer._values = self.replayer._values, self._keep  # type: ignore[method-assign]
+        with timed(spent, "forward"):
             self.replayer.measure(decoded)
+        self.replayer._values = real  # type: ignore[method-assign]
         with timed(spent, "spectra"):
-            for matrix in self.matrices:
-                singular_values(matrix, self.replayer._work)
+            for matrix, factors in self.layers:
+                real(matrix, factors)
 
-    def _keep(self, matrix: np.ndarray, work: Workspace) -> np.ndarray:
-        self.matrices.append(matrix)
+    def _keep(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+        self.layers.append((matrix, factors))
         return np.zeros(min(matrix.shape))
 
     def floor(self, peaks: dict[str, float]) -> dict[str, float]:
         """Seconds of the work at the machine's peaks, on one core; nothing overlaps."""
-        shapes = [m.shape for m in self.matrices]
-        gram = sum(m * n * min(m, n) for m, n in shapes)
-        reduction = sum(4 / 3 * min(shape) ** 3 for shape in shapes)
+        spectra = sum(map(_spectrum_flops, self.layers))
         state = sum(t.nbytes for t in self.run.checkpoint(self.run.steps[0]).values())
-        moved = 2 * state + sum(4 * m * n for m, n in shapes)
+        moved = 2 * state + sum(4 * matrix.numel() for matrix, _ in self.layers)
         graph = self.replayer.graph
         return {
             "forward": forward_flops(graph) / peaks["float32"] if graph else 0.0,
-            "spectra": (gram + reduction) / peaks["float64"],
+            "spectra": spectra / peaks["float64"],
             "bytes": moved / peaks["bytes"],
         }
 
 
-@contextmanager
-def _spectra_are(other: Callable[[Any, Any], np.ndarray]) -> Iterator[None]:
-    real = forward.singular_values
-    forward.singular_values = other  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        forward.singular_values = real
+def _spectrum_flops(layer: Layer) -> float:
+    """Gram matrix (half of it) and its reduction; of a layer that widens, in its inputs' space."""
+    matrix, factors = layer
+    (m, n), more = matrix.shape, 0
+    if factors is not None:
+        (m, k), n = factors.inputs.shape, len(factors.weight)
+        more, m = m * k**2 + 2 * m * k * n + 2 * k**2 * n, k
+    return more + m * n * min(m, n) + 4 / 3 * min(m, n) ** 3
 
 
 def peaks(rounds: int = 5) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -27,9 +28,20 @@ SLOW = os.environ.get("NDT_SLOW") == "1"
 
 
 def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> Path:
-    """A small network trained on a fixed task, recorded every 5 updates."""
+    """A small network trained on a fixed task, recorded every 5 updates; its journals by step.
+
+    On a busy machine the trainer writes some checkpoints itself, and their lines come later.
+    """
     record_small(path, updates, start_step, seed)
+    for journal in path.glob("attempts/*/journal.jsonl"):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(sorted(lines, key=_place)))
     return path
+
+
+def _place(line: bytes) -> float:
+    record = json.loads(line)
+    return float("inf") if record["kind"] == "close" else record["step"]
 
 
 def journal_of(run: Path, attempt: int = 1) -> Path:
@@ -37,7 +49,10 @@ def journal_of(run: Path, attempt: int = 1) -> Path:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    return run / f"attempts/0001/checkpoints/step_{step:012d}.safetensors"
+    """Its file; on a busy machine that is one that the trainer wrote itself."""
+    path = open_run(run).entry(step).path
+    assert path is not None
+    return path
 
 
 def cut_to(source: Path, target: Path, lines: int) -> Path:

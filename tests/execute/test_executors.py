@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from execute_runs import (
     rows_replayed,
 )
 
+from ndt_offline import open_run
 from ndt_offline.errors import NdtError, UsageError
 from ndt_offline.execute.cluster import (
     HERE,
@@ -34,10 +35,12 @@ from ndt_offline.execute.cluster import (
     local_options,
     remote_client,
 )
-from ndt_offline.execute.replay_all import Automatic, Cluster, Executor, in_process
+from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.execute.replay_all import Automatic, Cluster, Executor, Reports, in_process
 from ndt_offline.execute.spread import Spread
-from ndt_offline.replay.job import Limits
-from ndt_offline.replay.setup import Parameters
+from ndt_offline.replay.job import Job, Limits
+from ndt_offline.replay.mark import Block
+from ndt_offline.replay.setup import Parameters, prepare
 from ndt_offline.store.schema import OUTCOME
 
 POISON = Path(__file__).parent / "poison"
@@ -229,12 +232,13 @@ def test_open_schedulers_are_named() -> None:
 def test_a_short_analysis_starts_no_cluster(
     recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.execute import replay_all
+    from ndt_offline.execute import ahead, replay_all
 
     def cluster(*args: object, **options: object) -> None:
         pytest.fail("a cluster was started for a second of work")
 
-    monkeypatch.setattr(replay_all, "local_client", cluster)
+    monkeypatch.setattr(replay_all, "WORTH", 60.0)  # however busy this machine is
+    monkeypatch.setattr(ahead, "local_client", cluster)
     replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=4))
     assert_same(tmp_path / "a.zarr", whole)
 
@@ -249,3 +253,63 @@ def test_a_long_analysis_starts_one(
     replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=2, say=said.append))
     assert_same(tmp_path / "a.zarr", whole)
     assert len(said) == 1 and "2 processes" in said[0] and HERE in said[0]
+
+
+def test_blocks_go_on_while_a_cluster_starts(
+    recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndt_offline.execute import replay_all
+
+    class Slow:
+        """A cluster that is ready after two blocks, and does what this process would."""
+
+        asked, ready = 0, False
+
+        def __init__(self, *about: object) -> None:
+            self.client = type("Client", (), {"dashboard_link": "nowhere"})()
+
+        def start(self) -> None:
+            Slow.asked += 1
+
+        def close(self) -> None:
+            Slow.ready = False
+
+    left: list[int] = []
+
+    class Spread:
+        def __init__(self, client: object) -> None: ...
+
+        def __call__(self, job: Job, blocks: Sequence[Block], told: object) -> Reports:
+            left.extend(block.start for block in blocks)
+            yield from in_process(job, blocks, lambda rows: None)
+
+    monkeypatch.setattr(replay_all, "WORTH", 0.0)
+    monkeypatch.setattr(replay_all, "Ahead", Slow)
+    monkeypatch.setattr(replay_all, "Spread", Spread)
+    monkeypatch.setattr(replay_all, "warm_up", lambda: None)
+    seen = 0
+    plan = plan_of(recorded, tmp_path / "a.zarr")
+    job = make_job(prepare(open_run(recorded), Parameters()), tmp_path / "a.zarr")
+    ready_store(job, plan)
+    for report in Automatic(workers=2)(job, plan.blocks, lambda rows: None):
+        seen += report.rows
+        Slow.ready = Slow.ready or seen >= 128
+    assert seen == 300 and Slow.asked == 1
+    # What the child has finished is not done again.
+    assert left and left[-1] == 256 and all(start >= 128 for start in left)
+    assert_same(tmp_path / "a.zarr", whole)
+
+
+def test_a_cluster_that_does_not_start_is_told(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndt_offline.execute import ahead, replay_all
+
+    def broken(*args: object, **options: object) -> None:
+        raise NdtError("no port is free")
+
+    monkeypatch.setattr(replay_all, "WORTH", 0.0)
+    monkeypatch.setattr(replay_all, "warm_up", lambda: None)
+    monkeypatch.setattr(ahead, "local_client", broken)
+    with pytest.raises(NdtError, match="no port is free"):
+        replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=2))

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from execute_runs import arrays_of, replay
+from execute_runs import arrays_of, checkpoint_path, replay
 from test_executors import POISON, poisoned  # noqa: F401  (a fixture)
 
 from ndt_offline.cli.analyze import command
@@ -57,7 +57,7 @@ def test_the_choice_of_an_executor() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"device": "cuda"}, "processors only"),
+        ({"device": "tpu"}, "is not a device"),
         ({"scheduler": "tcp://h:1", "scheduler_file": "f"}, "two clusters"),
         ({"scheduler": "tcp://h:1", "workers": 2}, "for this machine"),
     ],
@@ -91,7 +91,7 @@ def test_poison_ends_in_exit_code_3_and_a_list(
     assert done.returncode == 3, done.stderr
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["step"] == 325 and "SIGSEGV" in problem["what"]
-    assert problem["path"].endswith("step_000000000325.safetensors")
+    assert problem["path"] == str(checkpoint_path(run, 325))
 
 
 def test_watching_a_finished_run_analyses_it_once(

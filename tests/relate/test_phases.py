@@ -111,18 +111,18 @@ def test_a_curve_without_noise_is_found_exactly() -> None:
     starts = [p.start for p in fit.phases]
     np.testing.assert_allclose(starts[1:], np.expm1(knots[1:3]), rtol=0.02)
     np.testing.assert_allclose([p.change for p in fit.phases], [-7, 2, 0], atol=0.05)
-    assert [p.label for p in fit.phases] == ["collapse", "expansion", "stabilisation"]
+    assert [p.label for p in fit.phases] == ["falls", "rises", "stable"]
     assert np.isnan(fit.phases[1].start_low)
 
 
 def test_labels() -> None:
-    assert label_of(2.0, 1.0, 3.0, 4.0) == "expansion"
-    assert label_of(-2.0, -3.0, -1.0, 4.0) == "collapse"
-    assert label_of(0.5, -0.1, 0.9, 4.0) == "stabilisation"
-    assert label_of(2.0, -0.1, 4.1, 4.0) == "undecided"
-    assert label_of(2.0, -0.1, 4.1, 4.0, noise=4.0) == "stabilisation"
-    assert label_of(0.3, 0.2, 0.4, 4.0) == "stabilisation"
-    assert label_of(2.0, np.nan, np.nan, 4.0) == "expansion"
+    assert label_of(2.0, 1.0, 3.0, 4.0) == "rises"
+    assert label_of(-2.0, -3.0, -1.0, 4.0) == "falls"
+    assert label_of(0.5, -0.1, 0.9, 4.0) == "stable"
+    assert label_of(2.0, -0.1, 4.1, 4.0) == "unclear"
+    assert label_of(2.0, -0.1, 4.1, 4.0, noise=4.0) == "stable"
+    assert label_of(0.3, 0.2, 0.4, 4.0) == "stable"
+    assert label_of(2.0, np.nan, np.nan, 4.0) == "rises"
 
 
 def test_units_of_the_series_change_nothing_but_the_numbers_units() -> None:

@@ -99,12 +99,12 @@ def phase(label: str, end: float) -> Phase:
 
 
 def test_phases() -> None:
-    names = [("collapse", 46.4), ("expansion", 3081.0), ("stabilisation", 8000.0)]
+    names = [("falls", 46.4), ("rises", 3081.0), ("stable", 8000.0)]
     fit = PhaseFit(0, "ok", tuple(phase(*n) for n in names))
-    assert phase_words(fit) == "collapse to step 46, then expansion to step 3081, then stable"
-    assert phase_words(replace(fit, phases=fit.phases[:1])) == "collapse throughout"
-    twice = (phase("stabilisation", 9.0), phase("stabilisation", 40.0), phase("collapse", 80.0))
-    assert phase_words(replace(fit, phases=twice)) == "stable to step 40, then collapse"
+    assert phase_words(fit) == "falls to step 46, then rises to step 3081, then stable"
+    assert phase_words(replace(fit, phases=fit.phases[:1])) == "falls throughout"
+    twice = (phase("stable", 9.0), phase("stable", 40.0), phase("falls", 80.0))
+    assert phase_words(replace(fit, phases=twice)) == "stable to step 40, then falls"
     assert phase_words(replace(fit, phases=twice[:2])) == "stable throughout"
     assert phase_words(replace(fit, persistence=0.97)) == phase_words(fit)
     assert phase_words(replace(fit, persistence=0.98)) == phase_words(fit) + ", or a random walk"

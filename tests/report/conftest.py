@@ -33,6 +33,7 @@ class Made:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = "ndt-analyze somewhere"
+    baseline: Any = None
 
     @property
     def results(self) -> Results:
@@ -45,6 +46,7 @@ def make_store(
     layers: tuple[str, ...] = ("fc1", "fc2"),
     jump: int | None = 200,
     seed: int = 0,
+    restarts: tuple[int, ...] = (),
     **question: Any,
 ) -> Made:
     """A store of noise around known spectra; `jump` plants a step in the first layer's."""
@@ -61,6 +63,7 @@ def make_store(
     ]
     about = {"key": "0", "loss": "cross_entropy", "parameters": {}, "skipped": []}
     root = make_store_on_disk(path, spaces, rows, {"activations": 1, "weights": 2})
+    root.attrs["restarts"] = restarts
     root.attrs["setup"] = about | {"notes": [], "problems": []}
     grow(root, steps, 0)
     for space in spaces:

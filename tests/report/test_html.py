@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from ndt_offline.report.aggregate import chosen_rows, envelope
+from ndt_offline.report.charts import strongest
 from ndt_offline.report.html import page_of, write_report
+from ndt_offline.report.marks import _thinned
 from ndt_offline.report.svg import png_of, ticks
 
 from .conftest import Made, make_store
@@ -68,8 +70,8 @@ def test_page_shows_what_was_planted(made: Made) -> None:
     assert re.search(r"step 1000: (1\.0|0\.9[89])", page.text)
     assert "event at step 1000" in page.text
     assert "2.00 \u2192 3.0" in page.text or "\u2192 2.99" in page.text
-    charts = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert all(attrs["aria-label"] for attrs in charts)
+    charts = [attrs for tag, attrs in page.tags if tag == "svg" and "data-frame" in attrs]
+    assert len(charts) >= 8 and all(attrs["aria-label"] for attrs in charts)
 
 
 def test_hostile_names_are_text_and_nothing_else(hostile: Made) -> None:
@@ -89,6 +91,33 @@ def test_report_is_replaced_whole(made: Made, tmp_path: Path) -> None:
     write_report(made, path)
     assert path.read_text().rstrip().endswith("</html>")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_charts_share_is_held_once_and_marks_have_a_legend(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "analysis.zarr", restarts=(900,))
+    page = Page(page_of(made))
+    marks = [attrs for tag, attrs in page.tags if attrs.get("class") == "mark restart"]
+    assert len(marks) == 2  # behind all charts, on a linear and on a logarithmic axis
+    names = {attrs["id"] for tag, attrs in page.tags if tag == "g"}
+    assert names == {"behind-linear", "behind-log"}
+    used = [attrs["href"] for tag, attrs in page.tags if tag == "use"]
+    assert len(used) == 8 and set(used) == {f"#{name}" for name in names}
+    assert "restart at step 900" in page.text and page.text.count("training loss, its own") == 1
+
+
+def test_of_many_marks_some_are_drawn_and_the_legend_says_so() -> None:
+    (epochs,) = _thinned({"epoch": list(range(0, 1000, 10)), "restart": []})
+    assert epochs.steps == tuple(range(0, 1000, 30)) and "one in 3" in epochs.said
+    (few,) = _thinned({"learning rate": [5, 9]})
+    assert few.steps == (5, 9) and few.said == "learning rate changes"
+
+
+def test_strongest_of_each_series_are_chosen() -> None:
+    owner, strength = np.array([0, 0, 1, 0, 1]), np.array([3.0, 9.0, 1.0, 5.0, 2.0])
+    assert strongest(owner, strength, 2).tolist() == [1, 2, 3, 4]
+    assert strongest(owner, strength, 1).tolist() == [1, 4]
+    assert strongest(np.zeros(5, int), strength, 3).tolist() == [0, 1, 3]
+    assert strongest(owner[:0], strength[:0], 3).tolist() == []
 
 
 def test_problems_notes_and_parameters_are_listed(made: Made) -> None:
@@ -165,5 +194,5 @@ def test_a_browser_opens_it_and_no_name_runs(hostile: Made, tmp_path: Path) -> N
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     drawn = re.search(r"<title>(\d+)</title>", done.stdout)
-    assert drawn is not None and int(drawn[1]) == text.count("<svg ")
+    assert drawn is not None and int(drawn[1]) == text.count('data-frame="')
     assert done.stdout.count("<script") == 2
