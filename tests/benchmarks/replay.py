@@ -5,6 +5,7 @@
     python tests/benchmarks/replay.py each gpt2 --count 4       also vit, resnet18
     python tests/benchmarks/replay.py processes mlp             two processes, the whole machine
     python tests/benchmarks/replay.py memory                    1600 checkpoints
+    python tests/benchmarks/replay.py gpu mlp                   on a GPU; also gpt2
 
 Beside it the existing tool's `compute_all_metrics` (PyPI: ndtracker) on the same matrices, on one
 thread and on all; torch.linalg.svdvals; and the floor: the work's operations and bytes over this
@@ -41,6 +42,7 @@ from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
 from ndt_offline.run.reader import Decoder
+from tests.benchmarks.replay_gpu import compare, is_missing
 from tests.benchmarks.replay_models import MODELS, record
 
 try:
@@ -248,7 +250,8 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
         ended = [done.get() for _ in jobs]
         for job in jobs:
             job.join()
-        bench, spent = Bench(path), defaultdict(list)
+        bench = Bench(path)
+        spent: Spent = defaultdict(list)
         bench.stages(1, defaultdict(list))
         for _ in range(7):
             rivals(bench, spent, workers)
@@ -257,6 +260,19 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
     busy = sum(c for c, _ in ended) / sum(w for _, w in ended)
     show(workers=workers, wall_ms=1e3 * wall, tool_at_best_ms=1e3 * tool, ratio=tool / wall)
     show(share_of_a_core_that_each_process_got=busy)
+
+
+@main.command()
+@click.argument("model", type=click.Choice(sorted(MODELS)), default="mlp")
+@click.option("--run", help="A recorded run of that model (default: one is made).")
+@click.option("--count", default=128, help="Checkpoints to time.")
+@click.option("--device", default="cuda", show_default=True)
+def gpu(model: str, run: str | None, count: int, device: str) -> None:
+    """Several checkpoints at once on a GPU, against the tool's function on the same GPU."""
+    if is_missing(device):
+        return
+    with run_of(model, run, count) as path:
+        show(model=model, **compare(path, device, count, compute_all_metrics))
 
 
 @main.command()
