@@ -126,7 +126,7 @@ def _spectrum_flops(layer: Layer) -> float:
     (m, n), more = matrix.shape, 0
     if factors is not None:
         (m, k), n = factors.inputs.shape, len(factors.weight)
-        more, m = m * k**2 + 2 * m * k * n + 2 * k**2 * n, k
+        more, m = m * k**2 + 2 * k**2 * n, k
     return more + m * n * min(m, n) + 4 / 3 * min(m, n) ** 3
 
 
@@ -158,6 +158,8 @@ def rivals(bench: Bench, spent: Spent, threads: int) -> None:
     with timed(spent, "tool, one thread"):
         for tensor in tensors:
             compute_all_metrics(tensor)
+    if threads == 1:
+        return
     torch.set_num_threads(threads)
     torch.linalg.svdvals(tensors[0])  # wakes the threads
     with timed(spent, "tool, all threads", threads):
@@ -189,10 +191,12 @@ def main() -> None:
 @click.argument("model", type=click.Choice(sorted(MODELS)))
 @click.option("--run", help="A recorded run of that model (default: one is made).")
 @click.option("--count", default=20, help="Checkpoints to time.")
-def each(model: str, run: str | None, count: int) -> None:
+@click.option("--threads", default=0, help="Of the tool's second time (default: all; 1: none).")
+def each(model: str, run: str | None, count: int, threads: int) -> None:
     """Milliseconds per checkpoint and stage, beside the tool and the floor."""
     spent: Spent = defaultdict(list)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    if not threads:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     with run_of(model, run, 2 * count + 2) as path:
         bench = Bench(path)
         bench.whole(0)
