@@ -110,6 +110,7 @@ def analyze(
     """
     from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
+    from ndt_offline.report.failures import find_signatures, signature_lines
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
 
@@ -161,7 +162,11 @@ def analyze(
             store=store,
             table=table,
             problems=[*run.problems, *odd, *problems_of(run, results), *left_out(results, chosen)],
-            notes=[*notes_of(run, results), *measure_notes(results, chosen)],
+            notes=[
+                *notes_of(run, results),
+                *measure_notes(results, chosen),
+                *signature_lines(find_signatures(results, table)),
+            ],
             replayed=plan.todo,
             report=page,
             alerts=check_rules(rules, results, table, beside),
