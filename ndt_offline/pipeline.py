@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +18,16 @@ from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.refusal import refusals
+from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.execute.standing import computed, known_measures, remember_refused
 from ndt_offline.execute.telling import left_out, measure_notes
 from ndt_offline.measure.catalogue import choose_measures
+from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
-from ndt_offline.run.reader import Run, open_run
+from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
     from ndt_offline.report.baselines import Comparison
 
-SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -77,6 +78,7 @@ def analyze(
     out: str | Path | None = None,
     parameters: Parameters | None = None,
     executor: Executor | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
@@ -93,6 +95,7 @@ def analyze(
     parameters: of the replay (layers, shapes, centring); another choice replays anew.
     replace: whether that may give up what the store holds; else it is refused.
     executor: where blocks run, by default in this process.
+    device: what replays: cpu, cuda, cuda:N, or auto. A store may be gone on with on another.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
     measures: what is computed beside the spectra, names of `MEASURES` or package.module:function;
@@ -116,6 +119,7 @@ def analyze(
     parameters = parameters or Parameters()
 
     asked.check()
+    check_device(device)
     run = open_run(path)
     check_targets(asked.targets, run)
     if baseline is not None:
@@ -135,11 +139,11 @@ def analyze(
                 fit = {spec: m for spec, m in chosen.items() if spec not in refused}
                 plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
-                check_time(setup)
+                check_time(setup, device)
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):
-                    _replay(store, plan, setup, executor, told)
+                    _replay(store, plan, setup, executor, told, device)
                     remember_refused(store, chosen, refused)
             results = Results(store)
             put_driven(results, chosen)
@@ -157,9 +161,9 @@ def analyze(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *_problems(run, results), *left_out(results, chosen)],
+            problems=[*run.problems, *odd, *problems_of(run, results), *left_out(results, chosen)],
             notes=[
-                *_notes(run, results),
+                *notes_of(run, results),
                 *measure_notes(results, chosen),
                 *signature_lines(find_signatures(results, table)),
             ],
@@ -178,10 +182,15 @@ def analyze(
 
 
 def _replay(
-    store: Path, plan: Plan, setup: Setup, executor: Executor | None, told: Progress
+    store: Path,
+    plan: Plan,
+    setup: Setup,
+    executor: Executor | None,
+    told: Progress,
+    device: str,
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    job = make_job(setup, store, measures=plan.measures)
+    job = make_job(setup, store, measures=plan.measures, device=_device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
         return
@@ -191,6 +200,16 @@ def _replay(
     with closing((executor or in_process)(job, plan.blocks, count)) as reports:
         for report in reports:
             count.failed += len(report.problems)
+
+
+def _device(asked: str, executor: Executor | None) -> str:
+    """What the job is told; RefusedError where this machine, which replays, has no such device."""
+    from ndt_offline.execute.replay_all import Cluster
+
+    if isinstance(executor, Cluster):
+        return asked  # its workers know what they have
+    found = find_device(asked)
+    return found.partition(":")[0] if asked == "auto" else asked
 
 
 def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
@@ -226,35 +245,3 @@ class _Counter:
         self.done = min(self.done + rows, self.total)
         what = f"replaying, {self.failed} unusable" if self.failed else "replaying"
         self.told(what, self.done, self.total)
-
-
-def _problems(run: Run, results: Results) -> list[Problem]:
-    """What the replay could not use: each checkpoint, and parts of the run."""
-    setup = results.attrs["setup"]
-    remedy = f"ndt-offline verify {run.path}"
-    found = [Problem(**problem) for problem in setup["problems"]]
-    for step, why in results.unusable():
-        # Both the path and the reason may hold a colon: only the path that is known is taken off.
-        path = str(run.entry(step).path)
-        what = why.removeprefix(f"{path}: ")
-        found.append(Problem(what, path if what != why else str(run.path), step, remedy))
-    return found
-
-
-def _notes(run: Run, results: Results) -> Iterator[str]:
-    setup = results.attrs["setup"]
-    yield from setup["notes"]
-    if run.hidden:
-        yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    reasons: dict[str, list[str]] = {}
-    for name, reason in setup["skipped"]:
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in list(reasons.items())[:SAID]:
-        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
-    if len(reasons) > SAID:
-        more = sum(map(len, list(reasons.values())[SAID:]))
-        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
-    for space in results.spaces:
-        for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
-            if count:
-                yield f"{space.name} of {layer.name}: NaN or infinite at {count} steps"

@@ -27,7 +27,7 @@ Examples:
 """
 
 
-@click.command("inspect", epilog=EXAMPLE)
+@click.command("inspect", epilog=EXAMPLE, short_help="Describe RUN: contents, layers, cost.")
 @click.argument("run", type=click.Path())
 @what_options
 @click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")
@@ -50,7 +50,7 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
         setup = prepare(opened, parameters)
     else:
         nowhere = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.zarr"  # as if never analysed
-        outlook = foresee(run, nowhere, parameters, asked or ())
+        outlook = foresee(run, nowhere, parameters, measures=asked or ())
         setup = outlook.setup
     for line in (*_measured(setup), *_measures(setup, opened, asked), *_cost(setup, outlook)):
         click.echo(printable(line))
@@ -62,15 +62,18 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
 
 
 def _contents(name: str, run: Run) -> Iterator[str]:
+    from ndt_offline.run.rounding import rounding
+
     steps = run.steps
     yield f"{name}: {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
     stored = sum(entry.size or 0 for entry in run.entries)
     parts = [f"stored: {stored / 1e6:.2f} MB"]
     if not run.foreign:
-        parts += [f"attempts: {len(run.attempts)}", f"hidden: {run.hidden}"]
+        parts += [f"attempts: {len(run.attempts)}", f"hidden checkpoints: {run.hidden}"]
     yield "; ".join(parts)
     if run.scalar_names:
         yield f"journal: {', '.join(run.scalar_names)}"
+    yield from rounding(run)
 
 
 def _measured(setup: Setup) -> Iterator[str]:
@@ -80,7 +83,8 @@ def _measured(setup: Setup) -> Iterator[str]:
     total = sum(operations(layer) for space in setup.spaces for layer in space.layers)
     rules = {layer.name: layer.rule for layer in setup.activations}
     for space in setup.spaces:
-        yield f"{space.name}: {len(space.layers)} layers"
+        heads = "matrix, operation, what its rows are, share of the cost of the spectra"
+        yield f"{space.name}: {len(space.layers)} layers ({heads})"
         wide = max((len(layer.name) for layer in space.layers), default=0)
         for layer in space.layers:
             rule = rules.get(layer.name, "") if space.name == "activations" else ""
@@ -114,7 +118,7 @@ def _cost(setup: Setup, outlook: Outlook | None) -> Iterator[str]:
     from ndt_offline.execute.prices import operations
 
     spectra = sum(operations(layer) for space in setup.spaces for layer in space.layers)
-    yield f"operations per checkpoint: {spectra / 1e9:.3g}e9 in float64 for the spectra"
+    yield f"operations per checkpoint: {spectra:.2g} in float64 for the spectra"
     if outlook is None:
         return
     need = outlook.need

@@ -27,7 +27,10 @@ OPTIONS = (
     click.option("--center", is_flag=True, help="Subtract the column mean of every matrix."),
     click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32."),
     click.option(
-        "--max-side", default=2048, show_default=True, help="Skip matrices larger than this."
+        "--max-side",
+        default=2048,
+        show_default=True,
+        help="Skip matrices whose smaller side is larger.",
     ),
     click.option("--probe", type=click.Path(), help="A safetensors file with x and y."),
     click.option(

@@ -18,10 +18,10 @@ OPTIONS = (
     ),
     click.option(
         "--device",
-        type=click.Choice(["cpu", "cuda"]),
+        metavar="DEVICE",
         default="cpu",
         show_default=True,
-        help="What replays.",
+        help="What replays: cpu, cuda (every GPU), cuda:N, or auto.",
     ),
     click.option(
         "--scheduler",
@@ -63,11 +63,10 @@ class Where:
     def of(cls, options: dict[str, Any]) -> Where:
         """Take them out of a command's options; UsageError for what does not go together."""
         from ndt_offline.errors import UsageError
+        from ndt_offline.replay.device import check_device
 
         where = cls(**{name: options.pop(name) for name in cls.__dataclass_fields__})
-        if where.device == "cuda":
-            what = "--device cuda: this version replays on processors only"
-            raise UsageError(what, remedy="--device cpu; --workers N uses N cores")
+        check_device(where.device)
         if where.scheduler_file and where.scheduler:
             raise UsageError("--scheduler and --scheduler-file name two clusters", remedy="one")
         if where.workers and (where.scheduler or where.scheduler_file):
@@ -110,7 +109,7 @@ class Where:
         from ndt_offline.execute.question import Question
         from ndt_offline.report.table import printable
 
-        seen = foresee(path, out, parameters, Question(**question), measures)
+        seen = foresee(path, out, parameters, Question(**question), measures, self.device)
         for line in seen.lines(self.workers):
             click.echo(printable(line))
         check_fits(seen.need, seen.store)

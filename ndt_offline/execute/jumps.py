@@ -53,7 +53,7 @@ def put_peaks(
             return _peaks_of(row, steps, question.detector, question.draws, seed, params)
 
         found = in_forks(peaks_of, len(values), workers)
-        peaks = join_peaks(found or [_nothing(question, params)])
+        peaks = join_peaks(found or [_nothing(question, params)], used_up=True)
         tables = {
             "found": (("peak",), peaks.found),
             "matched": (("matched_peak",), peaks.matched),

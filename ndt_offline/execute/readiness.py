@@ -18,7 +18,7 @@ from ndt_offline.storage.location import locate
 from ndt_offline.store.growth import as_text, grow, make_store, open_store, same_rows
 from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
 
-FASTEST = 1e12  # operations a second that no core reaches
+FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
 
 def make_job(
@@ -26,6 +26,7 @@ def make_job(
     store: Path,
     limits: Limits | None = None,
     measures: Mapping[str, str] | None = None,
+    device: str = "cpu",
 ) -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
@@ -34,20 +35,21 @@ def make_job(
     setup = replace(setup, run=str(locate(setup.run).absolute()), config=config)
     return Job(
         setup, str(store.absolute()), space_keys(setup), limits or Limits(),
-        measures=dict(measures or {}),
+        measures=dict(measures or {}), device=device,
     )  # fmt: skip
 
 
-def check_time(setup: Setup, limits: Limits | None = None) -> None:
+def check_time(setup: Setup, device: str = "cpu", limits: Limits | None = None) -> None:
     """Raise RefusedError where no machine of this kind replays a checkpoint within the limit.
 
     A graph is data from a file: it may be legal, and ask for a year.
     """
-    seconds, least = (limits or Limits()).seconds, setup.flops / FASTEST
+    seconds, rate = (limits or Limits()).seconds, FASTEST.get(device, FASTEST[""])
+    least = setup.flops / rate
     if least > seconds:
         raise RefusedError(
             f"one checkpoint takes {setup.flops:.1e} operations, {duration(least)} at "
-            f"{FASTEST:.0e} a second; it is given up after {duration(seconds)}",
+            f"{rate:.0e} a second; it is given up after {duration(seconds)}",
             path=setup.run,
             remedy="--layers that name weights alone, or a smaller --probe",
         )
@@ -69,7 +71,8 @@ def ready_store(job: Job, plan: Plan) -> None:
         for row in plan.lost:
             root[name][row] = 0
     _ready_measures(root, job, plan)
-    root.attrs.update({"writer": job.token, "setup": setup.about()})
+    devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
+    root.attrs.update({"writer": job.token, "setup": setup.about(), "devices": devices})
 
 
 def _ready_measures(root: Any, job: Job, plan: Plan) -> None:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ndt_offline.execute.ahead import Ahead, warm_up
-from ndt_offline.execute.cluster import is_open, remote_client
+from ndt_offline.execute.cluster import is_open, local_client, remote_client
 from ndt_offline.execute.estimate import Estimate, best_workers, duration
 from ndt_offline.execute.guard import CAN_FORK, Died, Guard, Told
 from ndt_offline.execute.quarantine import isolate
 from ndt_offline.execute.spread import Spread
+from ndt_offline.replay.device import gpus
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 
 WORTH = 8.0  # seconds of work below which a cluster, which takes seconds to start, does not pay
 EARLY = 8  # rows after which that is guessed
 SLOWEST = 100  # a checkpoint may take this many times what the first ones took
+PER_GPU = 4  # blocks for each of several GPUs, whose processes take seconds to start
 Reports = Generator[BlockReport, None, None]
 
 
@@ -45,8 +47,15 @@ def _one_by_one(
 
     # One BLAS thread: more never helped here, and cost up to 8 times under load.
     with threadpool_limits(limits=1):
-        if not CAN_FORK:
-            yield from _here(job, blocks, told)
+        # What uses a GPU cannot be forked, and a process of its own takes seconds per block.
+        if not CAN_FORK or job.device != "cpu":
+            if cluster:
+                cluster.start()
+            with closing(_here(job, blocks, told)) as reports:
+                for report in reports:
+                    yield report
+                    if cluster and cluster.ready:
+                        return
             return
         left = list(blocks)
         while left and not (cluster and cluster.ready):
@@ -81,7 +90,8 @@ def _here(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
 class Automatic:
     """The first block in a child of this process; the rest there too, or on all cores.
 
-    A cluster starts while the child goes on, and takes over what is left then.
+    A cluster starts while the child goes on, and takes over what is left then, the block that the
+    child is at included: a block of large checkpoints takes longer than a cluster to start.
     workers: processes; None is one per core as far as memory holds. 1 never starts a cluster.
     say: told what was chosen, and the dashboard's address.
     """
@@ -91,6 +101,9 @@ class Automatic:
     say: Callable[[str], None] = lambda text: None
 
     def __call__(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
+        if job.device != "cpu":
+            yield from self._on_gpus(job, blocks, told)
+            return
         first, rest = blocks[:1], blocks[1:]
         left = sum(len(block.todo) for block in rest)
         spread = best_workers(Estimate(left, len(rest), 0, 0), self.workers) > 1
@@ -117,6 +130,17 @@ class Automatic:
                 client = cluster.client
                 self.say(f"{about}; dashboard: {client.dashboard_link}")
                 yield from Spread(client)(job, rest, told)
+
+    def _on_gpus(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
+        """In this process, or in one per GPU where there is enough for several."""
+        names = gpus() if job.device == "cuda" else []
+        count = min(len(names), self.workers or len(names), len(blocks) // PER_GPU)
+        if count < 2:
+            yield from _one_by_one(job, blocks, told)
+            return
+        with local_client(count, names[:count], verbose=self.verbose) as client:
+            self.say(f"{count} GPUs; dashboard: {client.dashboard_link}")
+            yield from Spread(client)(job, blocks, told)
 
 
 class _Pace:

@@ -14,8 +14,11 @@ from functools import cache
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.measure.catalogue import choose_measures
-from ndt_offline.replay.chunk import Chunk
+from ndt_offline.replay.batch import BatchReplayer
+from ndt_offline.replay.chunk import Chunk, written_arrays
+from ndt_offline.replay.device import find_device
 from ndt_offline.replay.forward import Replayer, Row
+from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
@@ -43,14 +46,18 @@ class BlockRunner:
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
         self._run = Run(locate(self._setup.run), [], [])
+        self._device = find_device(job.device)
+        self._arrays = cache(lambda: written_arrays(job))
         self._replayer = cache(self._make_replayer)
+        self._batches = cache(self._make_batches)
+        self._group = Group()
         self._decoder: Decoder | None = None
         self._measures = choose_measures(tuple(job.measures))
         self._witness = make_witness(self._run, self._setup, self._measures, self._pass)
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
-        chunk = Chunk(self._job, block)
+        chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
         decoder.go_on_from(self._decoder)
         survey = Survey(self._job, block, decoder, self._witness, self._measures)
@@ -85,7 +92,9 @@ class BlockRunner:
     def measure(self, block: Block, rows: int) -> float:
         """Seconds per row of the first rows, nothing written: what a plan can be made with."""
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        replayer = self._replayer(frozenset(self._job.keys), False)
+        spaces = frozenset(self._job.keys)
+        on_cpu = self._device == "cpu"
+        replayer = self._replayer(spaces, False) if on_cpu else self._batches(spaces)
         started = time.perf_counter()
         tried = block.todo[:rows]
         for row in tried:
@@ -93,7 +102,7 @@ class BlockRunner:
                 replayer.measure(decoder.read(block.entries[row - block.start]))
             except NdtError:
                 continue
-        return (time.perf_counter() - started) / max(len(tried), 1)
+        return (time.perf_counter() - started) / max(len(tried), 1) / replayer.size
 
     def _stands(self, chunk: Chunk, block: Block, row: int) -> bool:
         """Whether a row is done as it is: this task ran before, and died or was lost after it."""
@@ -115,11 +124,16 @@ class BlockRunner:
     def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
         entry = block.entries[row - block.start]
         try:
-            decoded = decoder.read(entry)
             watch = self._survey.begin(row, needs.measures)
-            replayer = self._replayer(needs.spaces, watch is not None)
-            result = replayer.measure(decoded, watch) if watch else replayer.measure(decoded)
-            self._survey.finish(row, decoded, result.problem)
+            if self._device == "cpu":
+                replayer = self._replayer(needs.spaces, watch is not None)
+                result = replayer.measure(decoder.read(entry), watch)
+            else:
+                result = self._on_device(decoder, block, row, needs.spaces)
+                if watch is not None:  # measures look at activations here
+                    self._pass(decoder.read(entry), watch)
+            if needs.measures:
+                self._survey.finish(row, decoder.read(entry), result.problem)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)
             problem = f"{error.path or entry.path}: {error.what}"
@@ -129,9 +143,17 @@ class BlockRunner:
             return "failed", self._none(f"{entry.path}: {type(error).__name__}: {what}")
         return ("failed" if result.problem else "ok"), result
 
+    def _on_device(self, decoder: Decoder, block: Block, row: int, spaces: frozenset[str]) -> Row:
+        if not spaces:
+            return self._none("")
+        return self._group.measure(self._batches(spaces), decoder, block, row, spaces)
+
     def _pass(self, decoded: Decoded, watch: Watch) -> None:
         """The probe through a checkpoint that a measure looks back at."""
         self._replayer(frozenset(), True).measure(decoded, watch)
+
+    def _make_batches(self, spaces: frozenset[str]) -> BatchReplayer:
+        return BatchReplayer(self._run, _only(self._setup, spaces), self._device)
 
     def _make_replayer(self, spaces: frozenset[str], watched: bool) -> Replayer:
         reached = spaces | {"activations"} if watched else spaces

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -16,19 +17,24 @@ from ndt_offline.store.schema import MEASURES, open_root
 MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
 
 
+def written_arrays(job: Job) -> dict[str, Any]:
+    """The arrays that a replay writes, opened once: while the job holds the store none changes."""
+    root = open_root(locate(job.store))
+    names = ["signals/probe", "records/outcome", "records/problem"]
+    for space in job.setup.spaces:
+        if space.layers:
+            names += [f"{space.name}/singular_values", f"{space.name}/status"]
+    return {name: root[name] for name in (*names, *MARKS)}
+
+
 class Chunk:
     """Rows [start, stop) of every array that a replay writes."""
 
-    def __init__(self, job: Job, block: Block) -> None:
+    def __init__(self, job: Job, block: Block, arrays: Mapping[str, Any] | None = None) -> None:
         job.check_token()
         self._job, self._start = job, block.start
         self.spaces = frozenset(space.name for space in job.setup.spaces)
-        root = open_root(locate(job.store))
-        names = ["signals/probe", "records/outcome", "records/problem"]
-        for space in job.setup.spaces:
-            if space.layers:
-                names += [f"{space.name}/singular_values", f"{space.name}/status"]
-        self._stored = {name: root[name] for name in (*names, *MARKS)}
+        self._stored = arrays if arrays is not None else written_arrays(job)
         self._span = slice(block.start, block.stop)
         self._count, self._todo = block.stop - block.start, len(block.todo)
         self._marks = {name: np.asarray(self._stored[name][self._span]) for name in MARKS}

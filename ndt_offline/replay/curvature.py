@@ -5,6 +5,9 @@ g the gradient. The algebraically largest eigenvalue (sharpness) is found from p
 are gradients of g . v: the recorded graph differentiated twice. Sharpness over training: Cohen et
 al., ICLR 2021; the gradient in the leading eigenspace: Gur-Ari, Roberts and Dyer, arXiv:1812.04754.
 
+On a small classifier the default tolerance gives the eigenvalue to 5e-5 and, an eigenvector being
+known less well than its value, the alignment to about 1 %; 1e-8 gives both to 1e-3 and better.
+
 The graph is the model in evaluation mode, and the loss is the probe's: this is not the sharpness of
 the training loss, nor of one batch. Where activations are piecewise linear, H leaves their kinks
 out, as all automatic differentiation does.

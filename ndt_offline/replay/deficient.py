@@ -86,7 +86,8 @@ def _residual_gram(
     """Lower triangle of `scale`^2 B' B for B = A2 - A1 X; B in float64, the product in float32."""
     count, rank = coefficients.shape
     gram, beta = np.empty((count, count), np.float32, order="F"), 0.0
-    for piece, tall in slices(matrix, work, power):
+    tall = matrix.shape[0] >= matrix.shape[1]
+    for piece in slices(matrix, work, power, tall):
         known, residual = _columns(piece, order[:rank], tall), _columns(piece, order[rank:], tall)
         residual = blas.dgemm(-1.0, coefficients, known, beta=1.0, c=residual, overwrite_c=1)
         rounded = np.empty(residual.shape, np.float32, order="F")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,20 +11,17 @@ import numpy as np
 import torch
 
 from ndt_offline.errors import NdtError
-from ndt_offline.graph.matrices import layer_matrix
-from ndt_offline.replay.losses import loss_and_accuracy
-from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
+from ndt_offline.replay.capture import Capture, Factors, State, upcast, wide
+from ndt_offline.replay.product import product_values
+from ndt_offline.replay.setup import Setup
 from ndt_offline.replay.spectra import singular_values
 from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.checkpoint import Decoded
-from ndt_offline.run.probe import Probe, load_probe
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
-from ndt_offline.storage.location import locate
 from ndt_offline.store.results import SPACES
 from ndt_offline.store.schema import QUANTITIES, STATUS, Space
 
-State = Mapping[str, torch.Tensor]
 Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix as it is
 
 
@@ -44,6 +41,14 @@ class Row:
             {s.name: np.zeros(len(s.layers), np.uint8) for s in spaces},
         )
 
+    def put(self, space: Space, index: int, values: np.ndarray | None) -> None:
+        """A layer's singular values; None where the checkpoint has no such layer."""
+        finite = values is not None and bool(np.isfinite(values).all())
+        found = "absent" if values is None else "ok" if finite else "not_finite"
+        self.status[space.name][index] = STATUS[found]
+        if values is not None and finite:
+            self.spectra[space.name][index, : len(values)] = values
+
 
 class Replayer:
     """Graph and probe, loaded once per process, and what to measure in every checkpoint.
@@ -51,25 +56,15 @@ class Replayer:
     reduced: the spaces whose matrices are reduced to their spectra; others are only watched.
     """
 
+    size = 1  # checkpoints at once
+
     def __init__(self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
         self.setup, self._reduced = setup, reduced
-        self._watch: Watch | None = None
         self._work = Workspace()
-        self.graph = None
-        self._probes: list[Probe] = []
-        if setup.activations:
-            path = probe_path(run, setup.parameters)
-            config = locate(setup.config) if setup.config else None
-            self.graph, first = load_graph_and_probe(
-                locate(setup.run), setup.parameters, path, config
-            )
-            second = load_probe(path, "_val")
-            self._probes = [first, *([second] if second else [])]
-        self._by_node: dict[str, list[int]] = {}
-        for index, layer in enumerate(setup.activations):
-            self._by_node.setdefault(layer.node, []).append(index)
+        self._capture = Capture(run, setup) if setup.activations else None
+        self.graph = self._capture.graph if self._capture else None
 
     def measure(self, decoded: Decoded, watch: Watch | None = None) -> Row:
         """Spectra of weights and activations, probe loss and accuracy, of one checkpoint.
@@ -77,76 +72,55 @@ class Replayer:
         A forward pass that fails is told in `.problem`; the weights are measured all the same.
         watch: also told every activation matrix, uncentred.
         """
-        row, self._watch = Row.empty(self.setup.spaces), watch
+        row = Row.empty(self.setup.spaces)
         state = to_torch(decoded.layout, decoded.vectors)
         if self.setup.parameters.upcast:
-            state = {name: _upcast(tensor) for name, tensor in state.items()}
+            state = {name: upcast(tensor) for name, tensor in state.items()}
         self._weights(state, row)
-        if self.graph is not None:
+        if self._capture is not None:
             try:
-                self._activations(state, row)
+                self._activations(self._capture, state, row, watch)
             except (NdtError, RuntimeError) as error:
                 row.problem = f"forward pass failed: {error}"
         return row
 
     def _weights(self, state: State, row: Row) -> None:
         space = self.setup.spaces[1]
-        for index, layer in enumerate(space.layers):
-            tensor = state.get(layer.name)
-            matrix = None if tensor is None else tensor.reshape(tensor.shape[0], -1)
-            self._put(row, space, index, matrix)
+        for index in range(len(space.layers)):
+            matrix = weight_matrix(state, space, index, self.setup.parameters.center)
+            row.put(space, index, None if matrix is None else self._values(matrix, None))
 
-    def _activations(self, state: State, row: Row) -> None:
-        assert self.graph is not None
-        space = self.setup.spaces[0]
-        self.graph.check_state({name: tensor.shape for name, tensor in state.items()})
+    def _activations(self, capture: Capture, state: State, row: Row, watch: Watch | None) -> None:
+        space, reducing = self.setup.spaces[0], "activations" in self._reduced
 
-        def visit(node: str, value: torch.Tensor) -> None:
-            for index in self._by_node[node]:
-                matrix = layer_matrix(value, self.setup.activations[index].rule)
-                self._put(row, space, index, matrix)
+        def seen(index: int, matrix: torch.Tensor, factors: Factors | None) -> None:
+            expected = (space.layers[index].rows, space.layers[index].columns)
+            fits = tuple(matrix.shape) == expected
+            if watch is not None and fits:
+                watch(index, matrix.numpy())
+            if reducing:
+                plain = wide(matrix, self.setup.parameters.center)
+                row.put(space, index, self._values(plain, factors) if fits else None)
 
         with torch.inference_mode():
             # Who only watches looks at the first probe.
-            probes = self._probes if "activations" in self._reduced else self._probes[:1]
-            for number, probe in enumerate(probes):
-                inputs = (
-                    _upcast_inputs(probe.inputs) if self.setup.parameters.upcast else probe.inputs
-                )
-                nodes = set(self._by_node) if number == 0 else set()
-                output = self.graph.run(state, inputs, visit=visit, nodes=nodes)
-                signals = loss_and_accuracy(self.setup.loss, output, probe.targets)
-                row.probe[2 * number : 2 * number + 2] = signals
+            signals = capture.signals(capture.outputs(state, seen, all_probes=reducing))
+        row.probe[: len(signals)] = signals
 
-    def _put(self, row: Row, space: Space, index: int, matrix: torch.Tensor | None) -> None:
-        expected = (space.layers[index].rows, space.layers[index].columns)
-        if matrix is None or tuple(matrix.shape) != expected:
-            row.status[space.name][index] = STATUS["absent"]
-            return
-        if self._watch and space.name == "activations":
-            self._watch(index, _numpy(matrix, False))
-        if space.name not in self._reduced:
-            return
-        values = singular_values(_numpy(matrix, self.setup.parameters.center), self._work)
-        finite = bool(np.isfinite(values).all())
-        row.status[space.name][index] = STATUS["ok" if finite else "not_finite"]
-        if finite:
-            row.spectra[space.name][index, : len(values)] = values
+    def _values(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+        found = None
+        if factors is not None:
+            bias = None if factors.bias is None else factors.bias.numpy()
+            inputs, weight = factors.inputs.numpy(), factors.weight.numpy()
+            found = product_values(matrix.numpy(), inputs, weight, bias, self._work)
+        return singular_values(matrix.numpy(), self._work) if found is None else found
 
 
-def _numpy(matrix: torch.Tensor, center: bool) -> np.ndarray:
-    wide = matrix.detach() if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-    if center:
-        wide = wide - wide.mean(0, keepdim=True, dtype=torch.float64)
-    return wide.numpy()
-
-
-def _upcast(tensor: torch.Tensor) -> torch.Tensor:
-    low = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return tensor.float() if low else tensor
-
-
-def _upcast_inputs(inputs: Any) -> Any:
-    if isinstance(inputs, dict):
-        return {key: _upcast(value) for key, value in inputs.items()}
-    return tuple(map(_upcast, inputs)) if isinstance(inputs, tuple) else _upcast(inputs)
+def weight_matrix(state: State, space: Space, index: int, center: bool) -> torch.Tensor | None:
+    """A weight as [out, rest]; None where it is missing or has another shape."""
+    layer = space.layers[index]
+    tensor = state.get(layer.name)
+    matrix = None if tensor is None else tensor.reshape(tensor.shape[0], -1)
+    if matrix is None or tuple(matrix.shape) != (layer.rows, layer.columns):
+        return None
+    return wide(matrix, center)

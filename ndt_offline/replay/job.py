@@ -29,6 +29,8 @@ class Job:
     measures: {how it is named: identity} of what is computed beside the spectra.
     token: of the analysis that holds the store; a task of an earlier one, still running
         somewhere, finds another token there and writes nothing.
+    device: what replays, as `device.find_device` reads it where the work is done. It is no part
+        of any key: results differ as they do between processors, by rounding.
     """
 
     setup: Setup
@@ -37,6 +39,7 @@ class Job:
     limits: Limits = Limits()
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     measures: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
 
     def check_token(self) -> None:
         """Raise NdtError where the store belongs to another analysis by now."""

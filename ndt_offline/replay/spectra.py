@@ -40,7 +40,7 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
     if matrix.strides[0] < matrix.strides[1]:
         matrix = matrix.T  # the same values, and rows that lie together in memory
     work = work if work is not None else Workspace()
-    gram = _gram(matrix, work, 1.0)
+    gram = gram_matrix(matrix, work)
     top = float(np.sqrt(gram.diagonal().max()))  # NaN and infinity show on the diagonal
     if SMALLEST < top < LARGEST:
         return _values(matrix, gram, work, 1.0)
@@ -50,14 +50,15 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
     if scale == 0.0:
         return np.zeros(len(gram))
     power = 2.0 ** -np.floor(np.log2(scale))  # powers of two scale exactly
-    return _values(matrix, _gram(matrix, work, power), work, power) / power
+    return _values(matrix, gram_matrix(matrix, work, power), work, power) / power
 
 
-def _gram(matrix: Any, work: Workspace, power: float) -> Array:
-    """Lower triangle of A A' or A' A, the smaller, summed over slices of the long side."""
-    side = min(matrix.shape)
+def gram_matrix(matrix: Any, work: Workspace, power: float = 1.0, long: int | None = None) -> Array:
+    """Lower triangle of A A' or A' A, the smaller (or summed over axis `long`), in slices."""
+    tall = matrix.shape[0] >= matrix.shape[1] if long is None else long == 0
+    side = matrix.shape[int(tall)]
     gram, beta = work.take("gram", side, side, "F"), 0.0
-    for piece, tall in slices(matrix, work, power):
+    for piece in slices(matrix, work, power, tall):
         # piece.T is in Fortran's order: nothing is copied.
         gram = blas.dsyrk(
             1.0, piece.T, beta=beta, c=gram, trans=0 if tall else 1, lower=1, overwrite_c=1

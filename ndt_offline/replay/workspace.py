@@ -38,22 +38,22 @@ class Workspace:
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
 
-def slices(matrix: Any, work: Workspace, power: float = 1.0) -> Iterator[tuple[Array, bool]]:
-    """Pieces of `power` times a matrix along its long side: (piece, whether the rows are long).
+def slices(matrix: Any, work: Workspace, power: float, tall: bool) -> Iterator[Array]:
+    """Pieces of `power` times a matrix along its rows where it is `tall`, else its columns.
 
-    Pieces are C-ordered, [piece, short side] or [short side, piece]; each is valid until the next.
-    Long sides of any length need memory for one piece only.
+    Pieces are C-ordered, [piece, side] or [side, piece]; each is valid until the next. A long side
+    of any length needs memory for one piece only.
     """
     rows, columns = matrix.shape
-    tall, short, long = rows >= columns, min(rows, columns), max(rows, columns)
-    step = max(SHORTEST, ELEMENTS // max(short, 1))
+    side, long = (columns, rows) if tall else (rows, columns)
+    step = max(SHORTEST, ELEMENTS // max(side, 1))
     for start in range(0, long, step):
         part = matrix[start : start + step] if tall else matrix[:, start : start + step]
         if power == 1.0 and part.dtype == np.float64 and part.flags.c_contiguous:
-            yield part, tall
+            yield part
             continue
         piece = work.take("slice", *part.shape)
         np.copyto(piece, part)
         if power != 1.0:
             piece *= power
-        yield piece, tall
+        yield piece

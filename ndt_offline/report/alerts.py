@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.relate.signatures import SIGNATURES, Signature
 from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.failures import find_signatures, signature_lines
@@ -146,7 +146,7 @@ def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         known = [*dict.fromkeys(row["metric"] for row in rows), *COUNTS, *results.signal_names]
         raise UsageError(
             f"--fail-on {rule.text!r}: there is no {rule.quantity!r}",
-            remedy="one of " + ", ".join(known),
+            remedy=nearest(rule.quantity, known),
         )
     key = ENDS[end or "last"]
     return [
@@ -163,10 +163,10 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
         if fnmatchcase(row["layer"], rule.where) and rule.space in (None, row["space"])
     ]
     if not chosen:
-        names = ", ".join(dict.fromkeys(f"{row['space']}/{row['layer']}" for row in rows[:200]))
+        names = dict.fromkeys(row["layer"] for row in rows[:200])
         raise UsageError(
             f"--fail-on {rule.text!r}: no layer is named {rule.where!r}",
-            remedy=f"one of {names[:300]}",
+            remedy=nearest(rule.where, names)[:300],
         )
     return chosen
 

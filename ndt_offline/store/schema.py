@@ -24,7 +24,8 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ndt_offline.storage.location import is_remote
+from ndt_offline.storage.remote import Remote
+from ndt_offline.store.remembering import remembering
 from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
@@ -124,12 +125,8 @@ def open_root(path: Path) -> Any:
 
 
 def zarr_store(path: Path) -> Any:
-    """What Zarr opens: the path, or for object storage a store that keeps no listings."""
-    if not is_remote(path):
-        return path
-    return zarr.storage.FsspecStore.from_url(
-        str(path), storage_options={"use_listings_cache": False}
-    )
+    """What Zarr opens: the path, or a store in object storage."""
+    return remembering(path) if isinstance(path, Remote) else path
 
 
 def put_series(

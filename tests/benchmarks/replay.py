@@ -5,6 +5,7 @@
     python tests/benchmarks/replay.py each gpt2 --count 4       also vit, resnet18
     python tests/benchmarks/replay.py processes mlp             two processes, the whole machine
     python tests/benchmarks/replay.py memory                    1600 checkpoints
+    python tests/benchmarks/replay.py gpu mlp                   on a GPU; also gpt2
 
 Beside it the existing tool's `compute_all_metrics` (PyPI: ndtracker) on the same matrices, on one
 thread and on all; torch.linalg.svdvals; and the floor: the work's operations and bytes over this
@@ -21,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,12 @@ from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.graph.costs import forward_flops
-from ndt_offline.replay import forward
 from ndt_offline.replay.block import BlockRunner
+from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
-from ndt_offline.replay.spectra import singular_values
-from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.reader import Decoder
+from tests.benchmarks.replay_gpu import compare, is_missing
 from tests.benchmarks.replay_models import MODELS, record
 
 try:
@@ -70,6 +70,9 @@ def timed(spent: Spent, stage: str, threads: int = 1) -> Iterator[None]:
     spent[stage].append((clock() - cpu, time.perf_counter() - wall))
 
 
+Layer = tuple[torch.Tensor, Factors | None]
+
+
 class Bench:
     """One run's checkpoints through the replay, with the matrices of each kept for the rivals."""
 
@@ -78,7 +81,11 @@ class Bench:
         self.setup = prepare(self.run, Parameters())
         self.decoder = Decoder(self.run.path, self.run.entries)
         self.replayer = Replayer(self.run, self.setup)
-        self.matrices: list[np.ndarray] = []
+        self.layers: list[Layer] = []
+
+    @property
+    def matrices(self) -> list[np.ndarray]:
+        return [matrix.numpy() for matrix, _ in self.layers]
 
     def whole(self, row: int) -> None:
         self.replayer.measure(self.decoder.read(self.run.entries[row]))
@@ -87,40 +94,40 @@ class Bench:
         """Decoding; everything but the spectra; the spectra: the parts of `whole`."""
         with timed(spent, "decode"):
             decoded = self.decoder.read(self.run.entries[row])
-        self.matrices = []
-        with _spectra_are(self._keep), timed(spent, "forward"):
+        self.layers = []
+        real, self.replayer._values = self.replayer._values, self._keep  # type: ignore[method-assign]
+        with timed(spent, "forward"):
             self.replayer.measure(decoded)
+        self.replayer._values = real  # type: ignore[method-assign]
         with timed(spent, "spectra"):
-            for matrix in self.matrices:
-                singular_values(matrix, self.replayer._work)
+            for matrix, factors in self.layers:
+                real(matrix, factors)
 
-    def _keep(self, matrix: np.ndarray, work: Workspace) -> np.ndarray:
-        self.matrices.append(matrix)
+    def _keep(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+        self.layers.append((matrix, factors))
         return np.zeros(min(matrix.shape))
 
     def floor(self, peaks: dict[str, float]) -> dict[str, float]:
         """Seconds of the work at the machine's peaks, on one core; nothing overlaps."""
-        shapes = [m.shape for m in self.matrices]
-        gram = sum(m * n * min(m, n) for m, n in shapes)
-        reduction = sum(4 / 3 * min(shape) ** 3 for shape in shapes)
+        spectra = sum(map(_spectrum_flops, self.layers))
         state = sum(t.nbytes for t in self.run.checkpoint(self.run.steps[0]).values())
-        moved = 2 * state + sum(4 * m * n for m, n in shapes)
+        moved = 2 * state + sum(4 * matrix.numel() for matrix, _ in self.layers)
         graph = self.replayer.graph
         return {
             "forward": forward_flops(graph) / peaks["float32"] if graph else 0.0,
-            "spectra": (gram + reduction) / peaks["float64"],
+            "spectra": spectra / peaks["float64"],
             "bytes": moved / peaks["bytes"],
         }
 
 
-@contextmanager
-def _spectra_are(other: Callable[[Any, Any], np.ndarray]) -> Iterator[None]:
-    real = forward.singular_values
-    forward.singular_values = other  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        forward.singular_values = real
+def _spectrum_flops(layer: Layer) -> float:
+    """Gram matrix (half of it) and its reduction; of a layer that widens, in its inputs' space."""
+    matrix, factors = layer
+    (m, n), more = matrix.shape, 0
+    if factors is not None:
+        (m, k), n = factors.inputs.shape, len(factors.weight)
+        more, m = m * k**2 + 2 * k**2 * n, k
+    return more + m * n * min(m, n) + 4 / 3 * min(m, n) ** 3
 
 
 def peaks(rounds: int = 5) -> dict[str, float]:
@@ -151,6 +158,8 @@ def rivals(bench: Bench, spent: Spent, threads: int) -> None:
     with timed(spent, "tool, one thread"):
         for tensor in tensors:
             compute_all_metrics(tensor)
+    if threads == 1:
+        return
     torch.set_num_threads(threads)
     torch.linalg.svdvals(tensors[0])  # wakes the threads
     with timed(spent, "tool, all threads", threads):
@@ -182,10 +191,12 @@ def main() -> None:
 @click.argument("model", type=click.Choice(sorted(MODELS)))
 @click.option("--run", help="A recorded run of that model (default: one is made).")
 @click.option("--count", default=20, help="Checkpoints to time.")
-def each(model: str, run: str | None, count: int) -> None:
+@click.option("--threads", default=0, help="Of the tool's second time (default: all; 1: none).")
+def each(model: str, run: str | None, count: int, threads: int) -> None:
     """Milliseconds per checkpoint and stage, beside the tool and the floor."""
     spent: Spent = defaultdict(list)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    if not threads:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     with run_of(model, run, 2 * count + 2) as path:
         bench = Bench(path)
         bench.whole(0)
@@ -243,7 +254,8 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
         ended = [done.get() for _ in jobs]
         for job in jobs:
             job.join()
-        bench, spent = Bench(path), defaultdict(list)
+        bench = Bench(path)
+        spent: Spent = defaultdict(list)
         bench.stages(1, defaultdict(list))
         for _ in range(7):
             rivals(bench, spent, workers)
@@ -252,6 +264,19 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
     busy = sum(c for c, _ in ended) / sum(w for _, w in ended)
     show(workers=workers, wall_ms=1e3 * wall, tool_at_best_ms=1e3 * tool, ratio=tool / wall)
     show(share_of_a_core_that_each_process_got=busy)
+
+
+@main.command()
+@click.argument("model", type=click.Choice(sorted(MODELS)), default="mlp")
+@click.option("--run", help="A recorded run of that model (default: one is made).")
+@click.option("--count", default=128, help="Checkpoints to time.")
+@click.option("--device", default="cuda", show_default=True)
+def gpu(model: str, run: str | None, count: int, device: str) -> None:
+    """Several checkpoints at once on a GPU, against the tool's function on the same GPU."""
+    if is_missing(device):
+        return
+    with run_of(model, run, count) as path:
+        show(model=model, **compare(path, device, count, compute_all_metrics))
 
 
 @main.command()

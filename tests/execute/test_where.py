@@ -57,7 +57,7 @@ def test_the_choice_of_an_executor() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"device": "cuda"}, "processors only"),
+        ({"device": "tpu"}, "is not a device"),
         ({"scheduler": "tcp://h:1", "scheduler_file": "f"}, "two clusters"),
         ({"scheduler": "tcp://h:1", "workers": 2}, "for this machine"),
     ],
