@@ -20,9 +20,9 @@ def refusals(measures: Mapping[str, Measure], setup: Setup, run: Run) -> dict[st
 
 def _reason(measure: Measure, setup: Setup, run: Run) -> str:
     if measure.needs & FORWARD and not setup.activations:
-        return next(iter(setup.notes), "no layer's activations are measured")
+        return next(iter(setup.notes), "there is no layer of activations")
     if not layers_of(measure, setup):
-        return f"no layer of {measure.space} is measured"
+        return f"there is no layer of {measure.space}"
     sizes = _sizes(measure, setup)
     if sizes and all(missing(measure, rows) for _, rows in sizes):
         return missing(measure, max(rows for _, rows in sizes))

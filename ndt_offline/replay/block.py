@@ -122,15 +122,17 @@ class BlockRunner:
         entry = block.entries[row - block.start]
         try:
             watch = self._survey.begin(row, needs.measures)
+            decoded = None
             if self._device == "cpu":
+                decoded = decoder.read(entry)
                 replayer = self._replayer(needs.spaces, watch is not None)
-                result = replayer.measure(decoder.read(entry), watch)
+                result = replayer.measure(decoded, watch) if watch else replayer.measure(decoded)
             else:
                 result = self._on_device(decoder, block, row, needs.spaces)
                 if watch is not None:  # measures look at activations here
                     self._pass(decoder.read(entry), watch)
             if needs.measures:
-                self._survey.finish(row, decoder.read(entry), result.problem)
+                self._survey.finish(row, decoded or decoder.read(entry), result.problem)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)
             problem = f"{error.path or entry.path}: {error.what}"
