@@ -76,7 +76,7 @@ def effective_rate(update: Array | float, gradient: Array | float, updates: int 
 def motion(
     w: Array, before: Array, before2: Array | None = None, start: Array | None = None
 ) -> Motion:
-    """All of the above in one pass over the weights: a fifth of the time of four calls."""
+    """All of the above in one pass over the weights."""
     arrays = [np.asarray(a) for a in (w, before, before2, start) if a is not None]
     for array in arrays[1:]:
         if array.shape != arrays[0].shape:
