@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import check_time, make_job, ready_store
 from ndt_offline.execute.refusal import refusals
+from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.execute.standing import computed, known_measures, remember_refused
 from ndt_offline.execute.telling import left_out, measure_notes
@@ -26,8 +27,7 @@ from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
-from ndt_offline.run.reader import Run, open_run
-from ndt_offline.run.rounding import rounding
+from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
     from ndt_offline.report.baselines import Comparison
 
-SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -111,6 +110,7 @@ def analyze(
     """
     from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
+    from ndt_offline.report.failures import find_signatures, signature_lines
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
 
@@ -139,7 +139,7 @@ def analyze(
                 fit = {spec: m for spec, m in chosen.items() if spec not in refused}
                 plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
-                check_time(setup)
+                check_time(setup, device)
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):
@@ -161,8 +161,12 @@ def analyze(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *_problems(run, results), *left_out(results, chosen)],
-            notes=[*_notes(run, results), *measure_notes(results, chosen)],
+            problems=[*run.problems, *odd, *problems_of(run, results), *left_out(results, chosen)],
+            notes=[
+                *notes_of(run, results),
+                *measure_notes(results, chosen),
+                *signature_lines(find_signatures(results, table)),
+            ],
             replayed=plan.todo,
             report=page,
             alerts=check_rules(rules, results, table, beside),
@@ -241,36 +245,3 @@ class _Counter:
         self.done = min(self.done + rows, self.total)
         what = f"replaying, {self.failed} unusable" if self.failed else "replaying"
         self.told(what, self.done, self.total)
-
-
-def _problems(run: Run, results: Results) -> list[Problem]:
-    """What the replay could not use: each checkpoint, and parts of the run."""
-    setup = results.attrs["setup"]
-    remedy = f"ndt-offline verify {run.path}"
-    found = [Problem(**problem) for problem in setup["problems"]]
-    for step, why in results.unusable():
-        # Both the path and the reason may hold a colon: only the path that is known is taken off.
-        path = str(run.entry(step).path)
-        what = why.removeprefix(f"{path}: ")
-        found.append(Problem(what, path if what != why else str(run.path), step, remedy))
-    return found
-
-
-def _notes(run: Run, results: Results) -> Iterator[str]:
-    setup = results.attrs["setup"]
-    yield from setup["notes"]
-    yield from rounding(run)
-    if run.hidden:
-        yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    reasons: dict[str, list[str]] = {}
-    for name, reason in setup["skipped"]:
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in list(reasons.items())[:SAID]:
-        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
-    if len(reasons) > SAID:
-        more = sum(map(len, list(reasons.values())[SAID:]))
-        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
-    for space in results.spaces:
-        for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
-            if count:
-                yield f"{space.name} of {layer.name}: NaN or infinite at {count} steps"

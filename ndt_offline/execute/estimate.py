@@ -10,11 +10,12 @@ from pathlib import Path
 from ndt_offline.errors import RefusedError
 from ndt_offline.execute.plan import Plan
 from ndt_offline.replay.setup import Setup
+from ndt_offline.replay.workspace import ELEMENTS, SHORTEST
 from ndt_offline.storage.location import is_remote
 
-LIBRARIES = 600 * 2**20  # what a process takes before it has read anything
-COPIES = 6  # of a checkpoint in memory: its bytes, the last three decoded, as tensors, upcast
-SLICE = 4096  # elements of a matrix's long side that are copied to float64 at a time
+LIBRARIES = 320 * 2**20  # what a process takes before it has read anything
+COPIES = 7  # of a checkpoint: its bytes, the last three decoded, what a decoder works with, upcast
+GRAMS = 6  # float64 squares of the smaller side: Gram matrix, reduction, and a layer that widens
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,10 @@ def estimate(setup: Setup, plan: Plan, seconds: float | None = None) -> Estimate
     """From shapes alone, but for the seconds per row."""
     values = [8 * len(space.layers) * space.width for space in setup.spaces]
     weights = sum(4 * x.rows * x.columns for x in setup.spaces[1].layers)
-    passing = sum(4 * x.rows * x.columns for x in setup.spaces[0].layers)
-    sides = [x.components for space in setup.spaces for x in space.layers]
-    widest = max(sides, default=0)
-    gram = 8 * widest * (2 * widest + 2 * SLICE)
+    widest = max((x.components for space in setup.spaces for x in space.layers), default=0)
+    work = 8 * (GRAMS * widest**2 + 2 * max(ELEMENTS, SHORTEST * widest))
     block = 2 * plan.length * sum(values)
-    memory = LIBRARIES + COPIES * weights + 2 * passing + gram + block
+    memory = LIBRARIES + COPIES * weights + setup.passing + work + block
     return Estimate(plan.todo, len(plan.blocks), memory, plan.todo * sum(values), seconds)
 
 

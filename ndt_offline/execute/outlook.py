@@ -22,6 +22,7 @@ from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 
+INTERPRETER = 0.6  # seconds until a command has loaded what every command needs
 TRIED = 4  # checkpoints replayed to measure the time of one, after a first that loads libraries
 
 
@@ -80,17 +81,18 @@ def foresee(
     device: str = "cpu",
 ) -> Outlook:
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
+    began = time.perf_counter()
     parameters, question = parameters or Parameters(), question or Question()
     question.check()
     run = open_run(path)
     store = locate(out) if out else run.path / "analysis.zarr"
     setup = prepare(run, parameters)
-    check_time(setup)  # before a checkpoint is tried
+    check_time(setup, device)  # before a checkpoint is tried
     chosen = choose_measures(known_measures(store) if measures is None else measures)
     refused = refusals(chosen, setup, run)
     fit = {spec: measure for spec, measure in chosen.items() if spec not in refused}
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup), fit)
-    start = time.process_time()  # to load libraries and to read the run: what an analysis does too
+    start = INTERPRETER + time.perf_counter() - began  # an analysis loads and reads this too
     need = estimate(setup, plan, _seconds(setup, store, plan, device))
     return Outlook(store, plan, setup, need, question, start, prices(chosen, setup, refused))
 

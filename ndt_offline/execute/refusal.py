@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from ndt_offline.errors import NdtError
 from ndt_offline.measure.plugin import FORWARD, Measure, missing
-from ndt_offline.replay.labels import Labels
 from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.run.reader import Decoder, Run
 
@@ -28,6 +27,8 @@ def _reason(measure: Measure, setup: Setup, run: Run) -> str:
     if sizes and all(missing(measure, rows) for _, rows in sizes):
         return missing(measure, max(rows for _, rows in sizes))
     if "labels" in measure.needs:
+        from ndt_offline.replay.labels import Labels
+
         labels = Labels(run, setup)
         if all(labels(rows) is None for _, rows in sizes):
             return "the probe has no label for each row of a layer"

@@ -14,6 +14,7 @@ from torch import nn
 from ndt_offline.record.attempts import keep_layout
 from ndt_offline.record.dropped import Dropped
 from ndt_offline.record.handover import Handover
+from ndt_offline.record.pinning import Pin
 from ndt_offline.record.policy import Policy
 from ndt_offline.record.scalars import Scalars, not_finite, record_of
 from ndt_offline.record.snapshot import Snapshot
@@ -54,6 +55,7 @@ class Delivery:
         self._flights: deque[Flight] = deque()
         self._number = self._failures_seen = 0
         self._dropped = Dropped()
+        self._pin = Pin()
         self._own: Vectors = {}
         self.closed = self._looked = False
 
@@ -102,6 +104,7 @@ class Delivery:
         self.collect(wait=True)
         self.closed = True
         said = {"seconds": round(seconds, 3), **self._dropped.rest()}
+        self._unpin()
         done = self._handover.stop(final=True, said=said)
         self._dropped.clear()
         self._heed()
@@ -119,12 +122,14 @@ class Delivery:
         if layout.key != self._layout.key:
             keep_layout(self._attempt.parent.parent, layout)
             self.collect(wait=True)
+            self._unpin()  # the ring may be replaced by a larger one
             self._layout = layout
         claimed = self._handover.claim(layout)
         if claimed is None:
             return self._raw(step, scalars, given_norm)
         slot, views = claimed
         try:
+            self._prepare()
             self._snapshot.copy_to(views)
             event = self._event()
         except BaseException:
@@ -175,13 +180,29 @@ class Delivery:
     def _drop(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         self._dropped.add(step, record_of(scalars.near(), given_norm))
 
+    def _prepare(self) -> None:
+        """Before a copy from a GPU: the ring locked, the vector it is gathered in free again."""
+        if (device := self._gpu()) is None:
+            return
+        self._pin.hold(self._handover.ring, torch.cuda.cudart())
+        if self._flights and self._flights[-1].event is not None:
+            # The training may use another stream now than for the last copy.
+            torch.cuda.current_stream(device).wait_event(self._flights[-1].event)
+
     def _event(self) -> Any:
-        device = self._snapshot.device
-        if device is None or device.type != "cuda":
+        if (device := self._gpu()) is None:
             return None
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(device))
         return event
+
+    def _unpin(self) -> None:
+        if self._pin.held:
+            self._pin.drop(torch.cuda.cudart())
+
+    def _gpu(self) -> torch.device | None:
+        device = self._snapshot.device
+        return device if device is not None and device.type == "cuda" else None
 
     @staticmethod
     def _landed(flight: Flight) -> bool:

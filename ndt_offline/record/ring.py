@@ -39,7 +39,7 @@ class Ring:
     """A ring in a mapped file; made by the trainer, opened by the writer by its descriptor."""
 
     def __init__(self, handle: int, memory: mmap.mmap, slots: int, payload: int) -> None:
-        self.handle, self._memory = handle, memory
+        self.handle, self.memory = handle, memory
         self.slots, self.payload = slots, payload
         self._views: dict[tuple[int, str], Vectors] = {}
         self._stride = HEAD + _aligned(payload)
@@ -83,7 +83,7 @@ class Ring:
             return False
         head = self._heads[slot]
         start = CONTROL + slot * self._stride + 64
-        self._memory[start : start + len(text)] = text
+        self.memory[start : start + len(text)] = text
         head[1], head[2], head[3] = number, step, len(text)
         head[0] = READY
         return True
@@ -100,7 +100,7 @@ class Ring:
         """Number, step and words of a slot that was handed over."""
         _, number, step, length = self._heads[slot][:4]
         start = CONTROL + slot * self._stride + 64
-        return number, step, json.loads(self._memory[start : start + length])
+        return number, step, json.loads(self.memory[start : start + length])
 
     def vectors(self, slot: int, layout: Layout) -> Vectors | None:
         """Views into a slot, one per dtype; None where the layout needs more room."""
@@ -112,7 +112,7 @@ class Ring:
         at = 0
         start = CONTROL + slot * self._stride + HEAD
         for dtype, size in layout.sizes.items():
-            views[dtype] = np.frombuffer(self._memory, np.uint8, size, start + at)
+            views[dtype] = np.frombuffer(self.memory, np.uint8, size, start + at)
             at += _aligned(size)
         self._views[slot, layout.key] = views
         return views
@@ -123,14 +123,14 @@ class Ring:
         if len(text) > TEXT - 8:  # a cut text is none; the last resort is the least
             text = json.dumps(words[:1000] if isinstance(words, str) else {}).encode()
         start = 512 + who * TEXT
-        self._memory[start + 8 : start + 8 + len(text)] = text
-        self._memory[start : start + 8] = len(text).to_bytes(8, "little")
+        self.memory[start + 8 : start + 8 + len(text)] = text
+        self.memory[start : start + 8] = len(text).to_bytes(8, "little")
 
     def said(self, who: int) -> Any:
         start = 512 + who * TEXT
-        length = int.from_bytes(self._memory[start : start + 8], "little")
+        length = int.from_bytes(self.memory[start : start + 8], "little")
         with contextlib.suppress(ValueError):
-            return json.loads(self._memory[start + 8 : start + 8 + length])
+            return json.loads(self.memory[start + 8 : start + 8 + length])
         return None
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ndt_offline.replay.losses import IGNORED
 from ndt_offline.replay.setup import Setup, probe_path
 from ndt_offline.run.probe import load_probe
 from ndt_offline.run.reader import Run
@@ -16,7 +15,7 @@ class Labels:
     """Called with the rows of a matrix, gives a class for each [rows], or None.
 
     A matrix has a row per sample, or one per token where the targets are tokens; a target that
-    does not count in the loss is -100.
+    does not count in the loss is negative.
     """
 
     def __init__(self, run: Run, setup: Setup) -> None:
@@ -37,4 +36,4 @@ class Labels:
                 return None
             targets = targets.argmax(1)  # shares of classes: the largest
         classes: np.ndarray = targets.reshape(-1).numpy().astype(np.int64)
-        return np.where(classes == IGNORED, -100, classes)
+        return classes

@@ -85,9 +85,11 @@ def _lanczos(product: Product, start: Tensor, tolerance: float, most: int, gap: 
         diagonal.append(float(image @ basis[step]))
         if not math.isfinite(diagonal[-1]):
             return unknown(start, step + 1)
-        # Twice: once leaves what rounding brought back of the vectors before.
-        for _ in range(2):
-            image -= (basis[: step + 1] @ image) @ basis[: step + 1]
+        # What the recurrence says, then what rounding brought back of all the vectors before.
+        image -= diagonal[-1] * basis[step]
+        if step:
+            image -= beside[-1] * basis[step - 1]
+        image -= (basis[: step + 1] @ image) @ basis[: step + 1]
         beside.append(float(image.norm()))
         values, ritz = _ritz(diagonal, beside)
         residual, error = _error(values, ritz, beside[-1], gap)

@@ -11,7 +11,7 @@ import torch
 from ndt_offline.graph import Graph
 from ndt_offline.measure.noise_scale import gradient_numbers
 from ndt_offline.measure.plugin import WHOLE
-from ndt_offline.replay.curvature import Curvature, curvature
+from ndt_offline.replay.curvature import Curvature, Sharpness
 from ndt_offline.replay.gradients import SampleGradients
 from ndt_offline.replay.history import CHAIN, Spot
 from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
@@ -23,6 +23,7 @@ State = Mapping[str, torch.Tensor]
 Earlier = Callable[[int], State | None]  # of a row shortly before: its weights, if readable
 Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
 Kind = Callable[[State, Spot], Table]
+TOLERANCE = 1e-6  # of the eigenvalue: the share of the gradient is less exact by its root
 
 
 class Numbers:
@@ -31,7 +32,7 @@ class Numbers:
     def __init__(self, run: Run, setup: Setup) -> None:
         self._run, self._setup = run, setup
         self._made: SampleGradients | None = None
-        self._vectors: dict[int, torch.Tensor | None] = {}
+        self._starts: dict[int, Curvature | None] = {}  # what the next row is started from
         self.kinds: dict[str, Kind] = {"gradients": self.gradients, "curvature": self.curvature}
 
     def gradients(self, state: State, spot: Spot) -> Table:
@@ -49,28 +50,30 @@ class Numbers:
         Started from the eigenvector of the row before, but anew at every `CHAIN`th row: so the
         numbers do not depend on where a replay began.
         """
-        found = self._leading(state, self._start(spot.row, spot.earlier))
-        vector = found.vector if math.isfinite(found.value) else None
-        self._vectors = {spot.row: vector}
+        found = self._found(state, self._start(spot.row, spot.earlier))
+        self._starts = {spot.row: found if math.isfinite(found.value) else None}
         numbers = {"value": found.value, "residual": found.leading.residual}
         return {WHOLE: numbers | {"alignment": found.alignment}}
 
-    def _start(self, row: int, earlier: Earlier) -> torch.Tensor | None:
+    def _start(self, row: int, earlier: Earlier) -> Curvature | None:
         if row % CHAIN == 0:
             return None
-        if row - 1 not in self._vectors:
-            state, vector = earlier(row - 1), None
+        if row - 1 not in self._starts:
+            state, known = earlier(row - 1), None
             if state is not None:
-                found = self._leading(state, self._start(row - 1, earlier))
-                vector = found.vector if math.isfinite(found.value) else None
-            self._vectors = {row - 1: vector}
-        return self._vectors[row - 1]
+                found = self._found(state, self._start(row - 1, earlier))
+                known = found if math.isfinite(found.value) else None
+            self._starts = {row - 1: known}
+        return self._starts[row - 1]
 
-    def _leading(self, state: State, start: torch.Tensor | None) -> Curvature:
-        graph, probe = self._graph_and_probe
-        state, loss = self._floats(state), self._setup.loss
+    def _found(self, state: State, start: Curvature | None) -> Curvature:
         with torch.enable_grad():
-            return curvature(graph, probe.inputs, probe.targets, loss, state, start)
+            return self._sharpness.measure(self._floats(state), start, TOLERANCE)
+
+    @cached_property
+    def _sharpness(self) -> Sharpness:
+        graph, probe = self._graph_and_probe
+        return Sharpness(graph, probe.inputs, probe.targets, self._setup.loss)
 
     def maker(self, state: State) -> SampleGradients:
         """What knows where the samples are; RefusedError where they cannot be told apart."""

@@ -8,9 +8,11 @@ layer has are those of the matrix as it came, seen from the space of its inputs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
 from ndt_offline.replay.spectra import gram_matrix, singular_values
@@ -22,6 +24,9 @@ CANCELLED = 30.0
 # Of the inputs' scale: directions below it are taken from the factors alone, because a projection
 # onto them would divide by little more than rounding.
 FAINT_INPUT = 1e-5
+# Rounding E moves a value by u' E v: as much as one entry is off, for errors that are independent.
+# Where that many times it is less than the accuracy that is promised, E need not be known.
+FROM, RELATIVE, STRAY, ROWS = 1e-4, 1e-6, 30.0, 64
 
 
 def product_values(
@@ -31,20 +36,72 @@ def product_values(
 
     x [m, k], W [n, k], b [n] or None. With G = X' X of X = [x, 1], scaled to a diagonal of ones by
     D, and G = L L' with pivots: B = L' D [W, b]' + L^-1 D X' E [k + 1, n], E what rounding added,
-    is the matrix in an orthonormal basis of the inputs' space. Its values are given, then zeros.
+    is the matrix in an orthonormal basis of the inputs' space. Its values are given, then zeros;
+    the second term, which takes most of the time, only where it matters.
     Relative error 1e-6 for s >= 1e-4 s1; what is left out is below 1e-7 s1. Not for float64 data.
     None where the matrix alone must be asked: large parts that cancel, or NaN.
     """
     work = work if work is not None else Workspace()
+    ones = bias is not None
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are looked for below
-        gram, seen = _products(matrix, inputs, bias is not None, work)
-    return values_of_products(gram, seen, weight, bias, min(matrix.shape), work)
+        basis = _basis(_gram(inputs, ones, work), weight, bias)
+    if basis is None or not (np.isfinite(matrix.max()) and np.isfinite(matrix.min())):
+        return None
+    found = singular_values(basis.exact, work)
+    least = found[found >= FROM * found[0]][-1]
+    if STRAY * _rounding(matrix, inputs, weight, bias) > RELATIVE * least:
+        found = singular_values(
+            basis.exact + basis.rounding(_seen(matrix, inputs, ones, work)), work
+        )
+    return basis.padded(found, min(matrix.shape))
 
 
 def values_of_products(
     gram: Array, seen: Array, weight: Any, bias: Any | None, count: int, work: Workspace
 ) -> Array | None:
-    """The same from X' X [k, k] (overwritten), X' A [k, n] (too) and `count`, min(m, n)."""
+    """The same from X' X [k, k] (overwritten), X' A [k, n] and `count`, min(m, n)."""
+    basis = _basis(gram, weight, bias)
+    if basis is None:
+        return None
+    return basis.padded(singular_values(basis.exact + basis.rounding(seen), work), count)
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """An orthonormal basis of the inputs' space: scaled G = L L' [k, k] in the order of pivots."""
+
+    gram: Array
+    lower: Array
+    order: npt.NDArray[np.intp]
+    scale: Array
+    factor: Array  # W D [n, k]
+
+    @property
+    def exact(self) -> Array:
+        """L' D W' [r, n]: the matrix in that basis, but for rounding."""
+        columns = self.factor[:, self.order]
+        return np.asarray(blas.dgemm(1.0, self.lower, columns, trans_a=1, trans_b=1))
+
+    def rounding(self, seen: Array) -> Array:
+        """L^-1 D X' E [r, n] by what the matrix has: X' A."""
+        found = np.zeros((self.lower.shape[1], len(self.factor)))
+        clear = int(np.count_nonzero(self.lower.diagonal() > FAINT_INPUT))
+        at = self.order[:clear]
+        known = self.gram[np.ix_(at, self.order)] @ self.factor[:, self.order].T
+        off = seen[at] / self.scale[at, None] - known
+        found[:clear] = blas.dtrsm(1.0, self.lower[:clear, :clear], off, lower=1)
+        return found
+
+    def padded(self, found: Array, count: int) -> Array | None:
+        """The values, and zeros; None where the inputs' large parts cancel, or for NaN."""
+        if not found[0] ** 2 * CANCELLED >= _largest(self.factor) ** 2:
+            return None
+        values = np.zeros(count)
+        values[: len(found)] = found
+        return values
+
+
+def _basis(gram: Array, weight: Any, bias: Any | None) -> _Basis | None:
     factor = np.asarray(weight, np.float64)
     if bias is not None:
         factor = np.concatenate([factor, np.asarray(bias, np.float64)[:, None]], axis=1)
@@ -54,33 +111,25 @@ def values_of_products(
     factor = factor * scale
     scale[scale == 0.0] = 1.0
     gram /= scale[:, None] * scale
-    seen /= scale[:, None]
-    found = singular_values(_small(gram, factor, seen), work)
-    if not found[0] ** 2 * CANCELLED >= _largest(factor) ** 2:
-        return None
-    values = np.zeros(count)
-    values[: len(found)] = found
-    return values
-
-
-def _small(gram: Array, factor: Array, seen: Array) -> Array:
-    """B [r, n] from the scaled G [k, k], W D [n, k] and D X' A [k, n]."""
     lower, pivots, rank, _ = lapack.dpstrf(gram.copy(order="F"), lower=1, overwrite_a=1)
-    order = pivots - 1
-    columns, lower = factor[:, order], np.tril(lower)[:, :rank]
-    small = blas.dgemm(1.0, lower, columns, trans_a=1, trans_b=1)
-    clear = int(np.count_nonzero(lower.diagonal() > FAINT_INPUT))
-    rounding = seen[order[:clear]] - gram[np.ix_(order[:clear], order)] @ columns.T
-    small[:clear] += blas.dtrsm(1.0, lower[:clear, :clear], rounding, lower=1)
-    return small
+    return _Basis(gram, np.tril(lower)[:, :rank], pivots.astype(np.intp) - 1, scale, factor)
 
 
-def _products(matrix: Any, inputs: Any, ones: bool, work: Workspace) -> tuple[Array, Array]:
-    """X' X [k, k] and X' A [k, n] for X = inputs [m, k], or [inputs, 1] (k one larger)."""
-    side, columns = inputs.shape[1], matrix.shape[1]
-    known = gram_matrix(inputs, work, long=0)
-    gram, seen = np.empty((side + ones, side + ones)), np.zeros((side + ones, columns))
+def _gram(inputs: Any, ones: bool, work: Workspace) -> Array:
+    """X' X [k, k] for X = inputs [m, k], or [inputs, 1] (k one larger)."""
+    side = inputs.shape[1]
+    known, gram = gram_matrix(inputs, work, long=0), np.empty((side + ones, side + ones))
     gram[:side, :side] = np.tril(known) + np.tril(known, -1).T
+    if ones:
+        gram[side, :side] = gram[:side, side] = inputs.sum(axis=0, dtype=np.float64)
+        gram[side, side] = len(inputs)
+    return gram
+
+
+def _seen(matrix: Any, inputs: Any, ones: bool, work: Workspace) -> Array:
+    """X' A [k, n], in slices."""
+    side, columns = inputs.shape[1], matrix.shape[1]
+    seen = np.zeros((side + ones, columns))
     step = max(SHORTEST, ELEMENTS // columns)
     for start in range(0, len(matrix), step):
         piece = work.take("slice", len(matrix[start : start + step]), columns)
@@ -90,10 +139,15 @@ def _products(matrix: Any, inputs: Any, ones: bool, work: Workspace) -> tuple[Ar
         seen[:side] += part.T @ piece
         if ones:
             seen[side] += piece.sum(axis=0)
-    if ones:
-        gram[side, :side] = gram[:side, side] = inputs.sum(axis=0, dtype=np.float64)
-        gram[side, side] = len(inputs)
-    return gram, seen
+    return seen
+
+
+def _rounding(matrix: Any, inputs: Any, weight: Any, bias: Any | None) -> float:
+    """Root mean square of what rounding added to an entry, on a few rows."""
+    some = slice(None, None, max(1, len(matrix) // ROWS))
+    product = inputs[some].astype(np.float64) @ np.asarray(weight, np.float64).T
+    off = matrix[some] - (product if bias is None else product + bias)
+    return float(np.sqrt(np.mean(off * off)))
 
 
 def _largest(matrix: Array, rounds: int = 8) -> float:

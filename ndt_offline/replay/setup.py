@@ -55,6 +55,7 @@ class Setup:
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     flops: float = 0.0  # of one checkpoint: the forward pass, and the spectra
+    passing: int = 0  # most bytes of intermediate values that live at one time
     config: str = ""  # config.json of Hugging Face, where the graph is made from it
 
     def about(self) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def config_path(run: Run, parameters: Parameters) -> Path | None:
 
 def prepare(run: Run, parameters: Parameters) -> Setup:
     """Choose the layers; what cannot be measured is told, and the rest goes on."""
-    from ndt_offline.graph.costs import forward_flops
+    from ndt_offline.graph.costs import forward_bytes, forward_flops
     from ndt_offline.graph.layers import choose_layers, weight_layers
 
     found = _Found(str(run.about.get("loss", "none")))
@@ -142,6 +143,7 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
         tuple(found.notes),
         tuple(found.problems),
         forward + sum(layer.flops for layer in (*chosen, *weights)),
+        forward_bytes(graph) if graph and chosen else 0,
         str(config_path(run, parameters) or ""),
     )
 

@@ -75,8 +75,8 @@ def sentences(
         if row.get(f"clock_{target}") is not None
     }
     if clocks:
-        ways = ", ".join(f"{rho:+.2f} with {target}" for target, rho in clocks.items())
-        yield f'training time alone correlates {ways}; "moves with" is beyond that'
+        alone = ", ".join(f"{rho:+.2f} with {target}" for target, rho in clocks.items())
+        yield f'training time alone correlates {alone}; "moves with" is beyond that'
     said = [
         f"{row['space']} of {row['layer']}: {row[key]}"
         for row in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +25,7 @@ from ndt_offline.run.attempt import (
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.run.regular import read_regular
-from ndt_offline.storage.location import locate
+from ndt_offline.storage.location import is_there, locate
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +137,7 @@ class Decoder:
                     entry, self._layout, lambda step: self._base(entry, step, depth)
                 )
         except NdtError as error:
-            moved = None if os.path.exists(entry.path) else self._moved(entry)
+            moved = None if is_there(entry.path) else self._moved(entry)
             if moved is None:
                 raise error.at(step=entry.step) from None
             return self.read(moved, depth)

@@ -5,6 +5,7 @@
     python tests/benchmarks/replay.py each gpt2 --count 4       also vit, resnet18
     python tests/benchmarks/replay.py processes mlp             two processes, the whole machine
     python tests/benchmarks/replay.py memory                    1600 checkpoints
+    python tests/benchmarks/replay.py gpu mlp                   on a GPU; also gpt2
 
 Beside it the existing tool's `compute_all_metrics` (PyPI: ndtracker) on the same matrices, on one
 thread and on all; torch.linalg.svdvals; and the floor: the work's operations and bytes over this
@@ -41,6 +42,7 @@ from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
 from ndt_offline.run.reader import Decoder
+from tests.benchmarks.replay_gpu import compare, is_missing
 from tests.benchmarks.replay_models import MODELS, record
 
 try:
@@ -124,7 +126,7 @@ def _spectrum_flops(layer: Layer) -> float:
     (m, n), more = matrix.shape, 0
     if factors is not None:
         (m, k), n = factors.inputs.shape, len(factors.weight)
-        more, m = m * k**2 + 2 * m * k * n + 2 * k**2 * n, k
+        more, m = m * k**2 + 2 * k**2 * n, k
     return more + m * n * min(m, n) + 4 / 3 * min(m, n) ** 3
 
 
@@ -156,6 +158,8 @@ def rivals(bench: Bench, spent: Spent, threads: int) -> None:
     with timed(spent, "tool, one thread"):
         for tensor in tensors:
             compute_all_metrics(tensor)
+    if threads == 1:
+        return
     torch.set_num_threads(threads)
     torch.linalg.svdvals(tensors[0])  # wakes the threads
     with timed(spent, "tool, all threads", threads):
@@ -187,10 +191,12 @@ def main() -> None:
 @click.argument("model", type=click.Choice(sorted(MODELS)))
 @click.option("--run", help="A recorded run of that model (default: one is made).")
 @click.option("--count", default=20, help="Checkpoints to time.")
-def each(model: str, run: str | None, count: int) -> None:
+@click.option("--threads", default=0, help="Of the tool's second time (default: all; 1: none).")
+def each(model: str, run: str | None, count: int, threads: int) -> None:
     """Milliseconds per checkpoint and stage, beside the tool and the floor."""
     spent: Spent = defaultdict(list)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    if not threads:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     with run_of(model, run, 2 * count + 2) as path:
         bench = Bench(path)
         bench.whole(0)
@@ -248,7 +254,8 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
         ended = [done.get() for _ in jobs]
         for job in jobs:
             job.join()
-        bench, spent = Bench(path), defaultdict(list)
+        bench = Bench(path)
+        spent: Spent = defaultdict(list)
         bench.stages(1, defaultdict(list))
         for _ in range(7):
             rivals(bench, spent, workers)
@@ -257,6 +264,19 @@ def processes(model: str, run: str | None, count: int, workers: int) -> None:
     busy = sum(c for c, _ in ended) / sum(w for _, w in ended)
     show(workers=workers, wall_ms=1e3 * wall, tool_at_best_ms=1e3 * tool, ratio=tool / wall)
     show(share_of_a_core_that_each_process_got=busy)
+
+
+@main.command()
+@click.argument("model", type=click.Choice(sorted(MODELS)), default="mlp")
+@click.option("--run", help="A recorded run of that model (default: one is made).")
+@click.option("--count", default=128, help="Checkpoints to time.")
+@click.option("--device", default="cuda", show_default=True)
+def gpu(model: str, run: str | None, count: int, device: str) -> None:
+    """Several checkpoints at once on a GPU, against the tool's function on the same GPU."""
+    if is_missing(device):
+        return
+    with run_of(model, run, count) as path:
+        show(model=model, **compare(path, device, count, compute_all_metrics))
 
 
 @main.command()

@@ -249,7 +249,17 @@ def test_a_long_analysis_starts_one(
     from ndt_offline.execute import replay_all
 
     said: list[str] = []
+    plain = replay_all._one_by_one
+
+    def idle(
+        job: Job, blocks: Sequence[Block], told: Callable[[int], None], cluster: object = None
+    ) -> Reports:
+        """Nothing more is done here than the first block."""
+        if cluster is None:
+            yield from plain(job, blocks, told)
+
     monkeypatch.setattr(replay_all, "WORTH", 0.0)
+    monkeypatch.setattr(replay_all, "_one_by_one", idle)
     replay(recorded, tmp_path / "a.zarr", executor=Automatic(workers=2, say=said.append))
     assert_same(tmp_path / "a.zarr", whole)
     assert len(said) == 1 and "2 processes" in said[0] and HERE in said[0]

@@ -24,7 +24,10 @@ from ndt_offline.store.results import Results
 from tests.conftest import record_small, small_model
 
 QUICK = {"draws": 0, "phase_draws": 0, "phases": (), "report": False}
-ASKED = ("motion", "similarity", "units", "separability")
+ASKED = (
+    "motion", "similarity", "units", "separability",
+    "gradients", "noise_scale", "learning_rate", "curvature",
+)  # fmt: skip
 
 
 def looked_at(run: Path, measures: Sequence[str] | None = ASKED, **more: object) -> Results:
@@ -89,6 +92,59 @@ def test_similarity_compares_the_rows_it_says(run_path: Path) -> None:
         for name, step in pairs.items():
             got = results.series("activations", "0", name)[row]
             assert got == pytest.approx(cka(outputs(run.steps[row]), outputs(step)), abs=1e-6)
+
+
+def test_gradients_and_curvature_are_those_of_the_probes_loss(run_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    results = looked_at(run_path, ["gradients", "noise_scale", "learning_rate", "curvature"])
+    run, probe = open_run(run_path), load_file(run_path / "probe.safetensors")
+    for row in (9, 64):
+        model = small_model()
+        model.load_state_dict(run.checkpoint(run.steps[row]))
+        names = [name for name, _ in model.named_parameters()]
+        flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+
+        def loss(vector: torch.Tensor, model: torch.nn.Module = model) -> torch.Tensor:
+            parts = vector.split([p.numel() for p in model.parameters()])
+            shaped = [v.reshape(p.shape) for v, p in zip(parts, model.parameters(), strict=True)]
+            weights = dict(zip(names, shaped, strict=True))  # noqa: B023
+            output = torch.func.functional_call(model, weights, probe["x"].double())
+            return torch.nn.functional.cross_entropy(output, probe["y"])
+
+        slope = torch.func.grad(loss)(flat)
+        first = slope[: model[0].weight.numel()].norm()  # type: ignore[union-attr, operator]
+        got = results.series("weights", "0.weight", "probe_gradient")[row]
+        assert got == pytest.approx(float(first), rel=1e-5)
+        whole = results.series("model", "whole", "model_gradient")[row]
+        assert whole == pytest.approx(float(slope.norm()), rel=1e-5)
+        update = results.series("weights", "0.weight", "effective_rate")[row] * 5 * got
+        motion = (run.checkpoint(run.steps[row])["0.weight"]
+                  - run.checkpoint(run.steps[row - 1])["0.weight"]).norm()  # fmt: skip
+        assert update == pytest.approx(float(motion), rel=1e-5)
+        values, vectors = torch.linalg.eigh(torch.func.hessian(loss)(flat))
+        top = results.series("model", "whole", "top_eigenvalue")[row]
+        assert top == pytest.approx(float(values[-1]), rel=1e-3)
+        share = float((vectors[:, -1] @ slope) ** 2 / (slope @ slope))
+        got = results.series("model", "whole", "gradient_in_top")[row]
+        assert got == pytest.approx(share, rel=1e-3)
+
+
+def test_two_probes_and_their_gap(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, y = small_model(), torch.randn(64, 12), torch.randint(0, 4, (64,))
+    probes = {"probe": (x[:32], y[:32]), "val_probe": (x[32:], y[32:])}
+    with Recorder(tmp_path / "run", model, **probes) as record:  # type: ignore[arg-type]
+        for _ in range(50):
+            record(loss=1.0)
+    results = looked_at(tmp_path / "run", ["generalisation"])
+    a, b, gap = (
+        results.series("model", "whole", name)
+        for name in ("loss_on_probe", "loss_on_second", "loss_gap")
+    )
+    np.testing.assert_array_equal(gap, b - a)
+    np.testing.assert_array_equal(a, results.signal("probe_loss"))
+    assert np.isfinite(gap).all()
 
 
 def test_a_measure_that_is_added_leaves_every_other_file_as_it_is(run_path: Path) -> None:

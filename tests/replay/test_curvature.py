@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ndt_offline.errors import UsageError
 from ndt_offline.graph import Graph, export_graph
-from ndt_offline.replay.curvature import curvature, hessian
+from ndt_offline.replay.curvature import Sharpness, curvature, hessian
 from ndt_offline.replay.lanczos import leading_eigenvalue
 
 
@@ -137,6 +137,74 @@ def test_it_is_the_same_every_time() -> None:
     graph, x, y, state, _, _ = case("mlp")
     one, other = (curvature(graph, x, y, "cross_entropy", state) for _ in range(2))
     assert one.value == other.value and bool((one.vector == other.vector).all())
+
+
+def wide_probe() -> tuple[nn.Module, Tensor, Tensor]:
+    """More features than samples, of still lower rank: the first layer is reduced."""
+    torch.manual_seed(6)
+    net = nn.Sequential(nn.Linear(20, 5), nn.Tanh(), nn.Linear(5, 3))
+    x = torch.randn(9, 7) @ torch.randn(7, 20)
+    return net, x, torch.randint(0, 3, (9,))
+
+
+def test_a_probe_with_more_features_than_samples() -> None:
+    net, x, y = wide_probe()
+    graph = export_graph(net, x)
+    state = {key: value.detach() for key, value in net.state_dict().items()}
+    sharpness = Sharpness(graph, x, y, "cross_entropy")
+    found = sharpness.measure(state, tolerance=1e-8)
+    assert len(found.vector) == 5 * 7 + 5 + 5 * 3 + 3
+    net = net.double()
+    names = list(state)
+
+    def loss(*weights: Tensor) -> Tensor:
+        held = dict(zip(names, weights, strict=True))
+        return F.cross_entropy(torch.func.functional_call(net, held, x.double()), y)
+
+    weights = tuple(value.double() for value in state.values())
+    blocks = torch.autograd.functional.hessian(loss, weights)
+    sizes = [value.numel() for value in weights]
+    full = torch.cat(
+        [torch.cat([b.reshape(n, m) for b, m in zip(row, sizes, strict=True)], 1)
+         for row, n in zip(blocks, sizes, strict=True)]
+    )  # fmt: skip
+    values, vectors = torch.linalg.eigh(full)
+    assert found.value == pytest.approx(float(values[-1]), rel=1e-5)
+    whole = sharpness.whole(found.vector)
+    assert {name: value.shape for name, value in whole.items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    flat = torch.cat([whole[name].reshape(-1) for name in names]).double()
+    assert abs(float(flat @ vectors[:, -1])) == pytest.approx(1, abs=1e-4)
+    slopes = torch.autograd.functional.jacobian(loss, weights)
+    gradient = torch.cat([slope.reshape(-1) for slope in slopes])
+    share = float((gradient @ vectors[:, -1]) ** 2 / gradient.square().sum())
+    assert found.alignment == pytest.approx(share, rel=1e-3)
+
+
+class Twice(nn.Module):
+    """The probe is read by more than a linear layer: nothing may be reduced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + x[:, :3]
+
+
+@pytest.mark.parametrize("kind", [Twice, lambda: nn.Linear(20, 3)])
+def test_only_what_is_linear_in_the_probe_is_reduced(kind: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(7)
+    net, x, y = kind(), torch.randn(6, 20), torch.randint(0, 3, (6,))
+    state = {key: value.detach() for key, value in net.state_dict().items()}
+    graph = export_graph(net, x)
+    found = curvature(graph, x, y, "cross_entropy", state, tolerance=1e-8)
+    assert len(found.vector) == (3 * 20 + 3 if kind is Twice else 3 * 6 + 3)
+    gradient, product = hessian(graph, x, y, "cross_entropy", state)
+    plain = leading_eigenvalue(product, torch.ones_like(gradient), 1e-8)
+    assert found.value == pytest.approx(plain.value, rel=1e-5)
+    assert float(found.gradient.norm()) == pytest.approx(float(gradient.norm()), rel=1e-5)
 
 
 def test_a_warm_start_saves_products() -> None:

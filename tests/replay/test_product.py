@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ndt_offline import Recorder
 from ndt_offline.graph import export_graph
 from ndt_offline.graph.layers import choose_layers
 from ndt_offline.graph.widening import Widening, find_widening
-from ndt_offline.replay import forward
+from ndt_offline.replay import forward, product
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.product import product_values
 from ndt_offline.replay.setup import Parameters, prepare
@@ -55,8 +56,16 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", INPUTS)
-def test_values_of_a_layer_that_widens(name: str) -> None:
+GRADED = {"graded", "one large mean"}  # with values near 1e-4 s1
+# Rounding left out, asked, seen.
+CASES = [(name, stray) for name in INPUTS for stray in (0.0, product.STRAY, 1e9)]
+
+
+@pytest.mark.parametrize(("name", "stray"), [c for c in CASES if c[1] or c[0] not in GRADED])
+def test_values_of_a_layer_that_widens(
+    name: str, stray: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product, "STRAY", stray)
     matrix, x, weight, bias = factors(INPUTS[name])
     exact = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
     found = product_values(matrix, x, weight, bias)
@@ -66,6 +75,27 @@ def test_values_of_a_layer_that_widens(name: str) -> None:
     # Of the layer's own values none is off by more than rounding, and there are no others.
     assert np.abs(found - exact).max() <= 2e-7 * exact[0]
     assert not found[x.shape[1] + 1 :].any()
+
+
+def test_rounding_is_seen_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, seen = [], product._seen
+
+    def counted(*given: Any) -> Any:
+        looked.append(1)
+        return seen(*given)
+
+    monkeypatch.setattr(product, "_seen", counted)
+    for name in INPUTS:
+        looked.clear()
+        product_values(*factors(INPUTS[name]))
+        assert bool(looked) == (name in GRADED), name
+
+
+def test_an_overflow_in_the_layer_is_not_missed() -> None:
+    matrix, *rest = factors(INPUTS["gaussian"])
+    for value in (np.inf, -np.inf, np.nan):
+        matrix[5, 7] = value
+        assert product_values(matrix, *rest) is None
 
 
 def test_parts_that_cancel_are_left_to_the_matrix() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ndt_offline import Recorder, open_run
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.run.regular import opened
 from ndt_offline.storage.faults import redacted
 from ndt_offline.storage.location import files_below, is_remote, local, locate
@@ -138,4 +138,19 @@ def test_a_run_is_read_where_it_lies(run_path: Path) -> None:
     for step in (0, 200, 400):
         there, here = far.checkpoint(step), near.checkpoint(step)
         assert all(there[name].equal(here[name]) for name in here)
+    fs.rm("/runs", recursive=True)
+
+
+def test_a_damaged_object_is_told(run_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{run_path}/", "/runs/small/", recursive=True)
+    run = open_run("memory://runs/small")
+    gone, cut = run.entry(100), run.entry(200)
+    fs.rm_file(str(gone.path).removeprefix("memory:/"))
+    name = str(cut.path).removeprefix("memory:/")
+    fs.pipe_file(name, fs.cat_file(name)[:-1])
+    with pytest.raises(DamagedError, match="the file is missing"):
+        run.checkpoint(100)
+    with pytest.raises(DamagedError, match="recorded were"):
+        run.checkpoint(200)
     fs.rm("/runs", recursive=True)

@@ -18,8 +18,9 @@ from ndt_offline.errors import NdtError
 from ndt_offline.pipeline import Result
 from tests.storage.conftest import SECRET
 
+SLOW = os.environ.get("NDT_SLOW") == "1"
 RUN = "s3://bucket/run"
-QUICK: dict[str, Any] = {"draws": 1, "phases": (), "metrics": ("stable_rank", "effective_rank")}
+QUICK: dict[str, Any] = {"draws": 1, "phases": (), "metrics": ("stable_rank",)}
 
 
 def quick(path: Any, **more: Any) -> Result:
@@ -64,6 +65,9 @@ def test_a_run_and_its_store_in_a_bucket(bucket: Any, run_path: Path) -> None:
     assert quick(RUN, out=other).replayed == 81 and quick(run_path, out=other).replayed == 0
 
 
+LATER = ["weights/status/zarr.json", "weights/stable_rank/zarr.json"] if SLOW else []
+
+
 def analysis() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.storage.analysis", RUN]
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -71,12 +75,7 @@ def analysis() -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "until",
-    [
-        "zarr.json",
-        "weights/status/zarr.json",
-        "records/spectra/c/0",
-        "weights/stable_rank/zarr.json",
-    ],
+    ["zarr.json", "records/spectra/c/0", *LATER],
 )
 def test_killed_and_gone_on(bucket: Any, run_path: Path, until: str) -> None:
     put(bucket, run_path)
@@ -88,8 +87,24 @@ def test_killed_and_gone_on(bucket: Any, run_path: Path, until: str) -> None:
         os.killpg(child.pid, signal.SIGKILL)
     done = quick(RUN)
     assert done.exit_code == 0
-    assert done.replayed == {"r": 17, "w": 0}.get(until[0], 81) or done.replayed in (0, 17, 81)
+    # Finished blocks are kept; how far it came after the moment that was waited for is chance.
+    assert done.replayed in ((0, 17) if until.startswith("records") else (0, 17, 81))
     same(done, quick(run_path))
+
+
+@pytest.mark.skipif(not SLOW, reason="ten kills take minutes; NDT_SLOW=1")
+@pytest.mark.slow
+def test_killed_again_and_again(bucket: Any, run_path: Path) -> None:
+    put(bucket, run_path)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        with analysis() as child:
+            end = time.monotonic() + rng.uniform(3, 12)
+            while time.monotonic() < end and child.poll() is None:
+                time.sleep(0.02)
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    same(quick(RUN), quick(run_path))
 
 
 def test_half_a_removed_store_is_no_obstacle(bucket: Any, run_path: Path) -> None:
