@@ -33,7 +33,8 @@ SLOW = os.environ.get("NDT_SLOW") == "1"
 def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> Path:
     """A small network trained on a fixed task, recorded every 5 updates; its journals by step.
 
-    On a busy machine the trainer writes some checkpoints itself, and their lines come later.
+    On a busy machine the trainer writes some checkpoints itself: their lines come later, and are
+    followed by others when the writer has coded them.
     """
     before = {child.pid for child in psutil.Process().children()}
     record_small(path, updates, start_step, seed)
@@ -42,7 +43,8 @@ def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> 
         time.sleep(0.05)  # the writer: what it has not coded it codes after the training
     for journal in path.glob("attempts/*/journal.jsonl"):
         lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join(sorted(lines, key=_place)))
+        last = {_place(line): line for line in lines}  # what it says of a step in the end
+        journal.write_bytes(b"".join(last[place] for place in sorted(last)))
     return path
 
 
