@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -52,6 +53,16 @@ class NdtError(Exception):
         # Exceptions with keyword-only arguments do not survive pickling (between worker and
         # driver) unless they say how.
         return _rebuild, (type(self), self.what, self.path, self.step, self.layer, self.remedy)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that is not known: the one most like it, and all there are."""
+    from difflib import get_close_matches
+
+    names = list(dict.fromkeys(known))
+    close = get_close_matches(name, names, 1)
+    listed = ", ".join(names)
+    return f"{close[0]} (known: {listed})" if close else f"one of {listed}"
 
 
 class UsageError(NdtError):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import UsageError
+from ndt_offline.execute.driven import put_driven
 from ndt_offline.execute.estimate import check_fits, estimate
 from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import check_time, make_job, ready_store
+from ndt_offline.execute.refusal import refusals
+from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
+from ndt_offline.execute.standing import computed, known_measures, remember_refused
+from ndt_offline.execute.telling import left_out, measure_notes
+from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.attempt import Problem
-from ndt_offline.run.reader import Run, open_run
+from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
     from ndt_offline.report.baselines import Comparison
 
-SAID = 3  # reasons for skipping layers that are told
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
 
@@ -76,6 +82,7 @@ def analyze(
     progress: Progress | None = None,
     report: bool = True,
     fail_on: Sequence[str] = (),
+    measures: Sequence[str] | None = None,
     command: str = "",
     baseline: str | None = None,
     replace: bool = False,
@@ -91,6 +98,8 @@ def analyze(
     device: what replays: cpu, cuda, cuda:N, or auto. A store may be gone on with on another.
     report: write report.html beside the store (as OUT.html where `out` is given).
     command: how the report says that it was made.
+    measures: what is computed beside the spectra, names of `MEASURES` or package.module:function;
+        None is what the store has already.
     baseline: name of healthy runs to compare with, see `report.baselines`.
     workers: processes for what is derived from the spectra, by default one per core.
     fail_on: rules such as "stable_rank(layer2) < 2", see `report.alerts`.
@@ -101,6 +110,7 @@ def analyze(
     """
     from ndt_offline.report import baselines
     from ndt_offline.report.alerts import check_rules, parse_rule
+    from ndt_offline.report.failures import find_signatures, signature_lines
     from ndt_offline.report.ownership import check_replaceable
     from ndt_offline.report.summary import summary_rows
 
@@ -121,17 +131,23 @@ def analyze(
     with reading(store):
         with locked(store):
             key = setup_key(run, parameters)
-            plan = make_plan(run, store, key)
+            chosen = choose_measures(known_measures(store) if measures is None else measures)
+            plan = make_plan(run, store, key, measures=chosen)
             if not plan.idle:
                 setup = prepare(run, parameters)
-                plan = make_plan(run, store, key, space_keys(setup))
+                refused = refusals(chosen, setup, run)
+                fit = {spec: m for spec, m in chosen.items() if spec not in refused}
+                plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
-                check_time(setup)
+                check_time(setup, device)
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):
                     _replay(store, plan, setup, executor, told, device)
+                    remember_refused(store, chosen, refused)
             results = Results(store)
+            put_driven(results, chosen)
+            asked = dataclasses.replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
@@ -145,8 +161,12 @@ def analyze(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *_problems(run, results)],
-            notes=list(_notes(run, results)),
+            problems=[*run.problems, *odd, *problems_of(run, results), *left_out(results, chosen)],
+            notes=[
+                *notes_of(run, results),
+                *measure_notes(results, chosen),
+                *signature_lines(find_signatures(results, table)),
+            ],
             replayed=plan.todo,
             report=page,
             alerts=check_rules(rules, results, table, beside),
@@ -170,7 +190,7 @@ def _replay(
     device: str,
 ) -> None:
     """Bring the store to the run's present rows, and every row to `done`."""
-    job = make_job(setup, store, device=_device(device, executor))
+    job = make_job(setup, store, measures=plan.measures, device=_device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
         return
@@ -225,35 +245,3 @@ class _Counter:
         self.done = min(self.done + rows, self.total)
         what = f"replaying, {self.failed} unusable" if self.failed else "replaying"
         self.told(what, self.done, self.total)
-
-
-def _problems(run: Run, results: Results) -> list[Problem]:
-    """What the replay could not use: each checkpoint, and parts of the run."""
-    setup = results.attrs["setup"]
-    remedy = f"ndt-offline verify {run.path}"
-    found = [Problem(**problem) for problem in setup["problems"]]
-    for step, why in results.unusable():
-        # Both the path and the reason may hold a colon: only the path that is known is taken off.
-        path = str(run.entry(step).path)
-        what = why.removeprefix(f"{path}: ")
-        found.append(Problem(what, path if what != why else str(run.path), step, remedy))
-    return found
-
-
-def _notes(run: Run, results: Results) -> Iterator[str]:
-    setup = results.attrs["setup"]
-    yield from setup["notes"]
-    if run.hidden:
-        yield f"{run.hidden} checkpoints of earlier attempts are hidden by a later one"
-    reasons: dict[str, list[str]] = {}
-    for name, reason in setup["skipped"]:
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in list(reasons.items())[:SAID]:
-        yield f"{len(names)} layers skipped ({', '.join(names[:5])}): {reason}"
-    if len(reasons) > SAID:
-        more = sum(map(len, list(reasons.values())[SAID:]))
-        yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
-    for space in results.spaces:
-        for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
-            if count:
-                yield f"{space.name} of {layer.name}: NaN or infinite at {count} steps"

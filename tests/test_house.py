@@ -22,7 +22,7 @@ ALLOWED = {
     "graph": set(),
     "store": set(),
     "record": {"run", "graph"},
-    "replay": {"run", "graph", "store"},
+    "replay": {"run", "graph", "store", "measure"},
     "execute": {"run", "graph", "replay", "store", "detect", "measure", "relate"},
     "report": {"store", "measure", "detect", "relate"},
     "pipeline": {"run", "graph", "replay", "store", "execute", "report", "measure"},

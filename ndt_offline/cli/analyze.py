@@ -11,7 +11,7 @@ import click
 
 from ndt_offline import __version__
 from ndt_offline.cli.command import SETTINGS, run
-from ndt_offline.cli.what import parameters_of, what_options
+from ndt_offline.cli.what import measures_of, parameters_of, quantities_of, what_options
 from ndt_offline.cli.where import Where, where_options
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Examples:
   ndt-analyze ckpts
   ndt-analyze ckpts --threshold 6            other threshold: no replay
   ndt-analyze ckpts --layers 'encoder.*' --out encoder.zarr
+  ndt-analyze ckpts --measures motion,units  beside the spectra: see README
   ndt-analyze ckpts --sweep threshold=4:8:0.1
   ndt-analyze ckpts --detector mypackage.rules:jumps
   ndt-analyze ckpts --fail-on 'stable_rank(layer2) < 2'
@@ -44,7 +45,9 @@ Examples:
     is_flag=True,
     help="Let other layers, shapes or centring replace what the store holds (else: refused).",
 )
-@click.option("--metrics", multiple=True, metavar="NAME", help="Metrics to derive (default: all).")
+@click.option(
+    "--metrics", multiple=True, metavar="NAME", help="Metrics to derive; repeatable (default: all)."
+)
 @click.option(
     "--detector",
     default="steps",
@@ -52,7 +55,9 @@ Examples:
     metavar="NAME",
     help="steps, segments, baseline, zscore, or your own as package.module:function.",
 )
-@click.option("--threshold", type=float, help="Threshold of the detector.")
+@click.option(
+    "--threshold", type=float, help="Threshold of the detector (default: its own; 4.7 for steps)."
+)
 @click.option(
     "--param",
     "params",
@@ -61,15 +66,28 @@ Examples:
     help="Another parameter of the detector; repeatable.",
 )
 @click.option("--sweep", metavar="threshold=A:B:STEP", help="Count transitions at many thresholds.")
-@click.option("--draws", default=10, show_default=True, help="Matched-noise series per series.")
+@click.option(
+    "--draws",
+    default=10,
+    show_default=True,
+    help="Series of matched noise drawn per series: the counts by chance.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of matched noise.")
-@click.option("--smooth", type=int, help="Also correlate after a centred mean of N samples.")
-@click.option("--target", "targets", multiple=True, metavar="NAME", help="Also couple with it.")
+@click.option(
+    "--smooth", type=int, help="Also correlate after a centred mean of this many checkpoints."
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="Also correlate every series with this recorded scalar; repeatable.",
+)
 @click.option(
     "--phases",
     multiple=True,
     metavar="METRIC",
-    help="Metrics to fit phases to (default: up to 400 series).",
+    help="Metrics to fit phases to (default: all, up to 400 series).",
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option(
@@ -80,7 +98,10 @@ Examples:
 )
 @click.option("--baseline", metavar="NAME", help="Healthy runs to compare with.")
 @click.option(
-    "--show", default=None, metavar="METRIC", help="The metric of the table on the screen."
+    "--show",
+    default=None,
+    metavar="METRIC",
+    help="The metric of the table on the screen (default: stable_rank).",
 )
 @where_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
@@ -94,14 +115,16 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     """
     from ndt_offline.cli.show import show_result
 
-    check_shown(show, options["metrics"])
+    options["asked"] = measures_of(options)
+    check_shown(show, options["metrics"], quantities_of(options["asked"]))
     if options["out"] and len(paths) > 1:
         raise click.UsageError("--out is for a single PATH")
     where = Where.of(options)
     if where.dry_run:
         for path in paths:
             asked = question_of(options)
-            where.outlook(path, options["out"], parameters_of(dict(options)), asked)
+            parameters, measures = parameters_of(dict(options)), options["asked"]
+            where.outlook(path, options["out"], parameters, asked, measures)
         return 0
     if where.watch and len(paths) > 1:
         raise click.UsageError("--watch is for a single PATH")
@@ -115,15 +138,16 @@ def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: 
     return code
 
 
-def check_shown(metric: str | None, derived: tuple[str, ...]) -> None:
-    """UsageError where the metric of the table is none that will be derived."""
-    from ndt_offline.errors import UsageError
+def check_shown(
+    metric: str | None, derived: tuple[str, ...], quantities: tuple[str, ...] = ()
+) -> None:
+    """UsageError where the metric of the table is none that will be derived or measured."""
+    from ndt_offline.errors import UsageError, nearest
     from ndt_offline.measure.metrics import METRICS
 
-    known = derived or tuple(METRICS)
+    known = (*(derived or METRICS), *quantities)
     if metric is not None and metric not in known:
-        remedy = "one of " + ", ".join(known)
-        raise UsageError(f"--show {metric!r}: it is not derived", remedy=remedy)
+        raise UsageError(f"--show {metric!r}: it is not derived", remedy=nearest(metric, known))
 
 
 def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> Result:
@@ -143,6 +167,7 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
             report=report,
             command=shlex.join(["ndt-analyze", *sys.argv[1:]]),
             fail_on=options.pop("fail_on"),
+            measures=options["asked"],
             baseline=options.pop("baseline"),
             replace=options.pop("replace"),
             workers=where.workers,
@@ -152,16 +177,18 @@ def _analyze(path: str, options: dict[str, Any], where: Where, quiet: bool) -> R
 
 def question_of(options: dict[str, Any]) -> dict[str, Any]:
     """Fields of `Question` from the options of the command line."""
-    from ndt_offline.errors import UsageError
+    from ndt_offline.errors import UsageError, nearest
     from ndt_offline.execute.question import TARGETS
     from ndt_offline.measure.metrics import METRICS
 
     question = {key: options[key] for key in ("detector", "threshold", "draws", "seed", "smooth")}
     question["params"] = dict(_parameter(text) for text in options["params"])
     question["targets"] = tuple(dict.fromkeys((*TARGETS, *options["targets"])))
-    unknown = set(options["phases"]) - set(options["metrics"] or METRICS)
+    phased = (*(options["metrics"] or METRICS), *quantities_of(options.get("asked")))
+    unknown = set(options["phases"]) - set(phased)
     if unknown:
-        raise UsageError(f"--phases {unknown.pop()!r}: no such metric", remedy=", ".join(METRICS))
+        name = unknown.pop()
+        raise UsageError(f"--phases {name!r}: no such metric", remedy=nearest(name, phased))
     for key in ("metrics", "phases"):
         if options[key]:
             question[key] = tuple(options[key])

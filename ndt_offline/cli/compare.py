@@ -20,7 +20,7 @@ Examples:
 
 @click.command("compare", epilog=EXAMPLE)
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
-@click.option("--metric", default="stable_rank", show_default=True)
+@click.option("--metric", default="stable_rank", show_default=True, help="What is compared.")
 @click.option("--figure", type=click.Path(), help="Write the figure here (.svg, .png, .pdf).")
 @click.option("--share", is_flag=True, help="Steps as a share of each run's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -92,12 +92,13 @@ def _show(metric: str, rows: list[Row], spread: list[Row], pooled: list[Row]) ->
     console.print(table)
     for row in {row["run"]: row for row in rows}.values():
         accuracy = figure(row["probe_accuracy"], 3)
-        said = f"{row['run']}: {row['events']} events, probe loss {figure(row['probe_loss'], 3)}"
+        many = f"{row['events']} event{'' if row['events'] == 1 else 's'}"
+        said = f"{row['run']}: {many}, probe loss {figure(row['probe_loss'], 3)}"
         console.print(Text(printable(f"{said}, accuracy {accuracy}")))
     for row in spread:
         said = f"{row['last_sd']:.2g}" if row["last_sd"] is not None else "\u2013"
         words = f"{row['space']} {row['layer']}: last {figure(row['last'])} \u00b1 {said}"
-        console.print(Text(printable(f"{words} over {row['runs']} runs")))
+        console.print(Text(printable(f"{words} (mean \u00b1 SD over {row['runs']} runs)")))
     for row in pooled:
         words = f"{row['space']} {row['layer']} with {row['target']}: rho {row['rho']:+.2f}"
         words += f", beyond what all runs share {row['rho_beyond']:+.2f} (p {row['p']:.2g})"

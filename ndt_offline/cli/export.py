@@ -13,14 +13,18 @@ Examples:
 """
 
 
-@click.command("export", epilog=EXAMPLE)
+@click.command(
+    "export", epilog=EXAMPLE, short_help="Write the results of RUN as CSV, JSON or NetCDF."
+)
 @click.argument("run", type=click.Path())
 @click.option(
     "--format", "form", type=click.Choice(["csv", "json", "netcdf"]), default="csv",
-    show_default=True,
+    show_default=True, help="netcdf is one file (needs the extra xarray).",
 )  # fmt: skip
 @click.option("--out", type=click.Path(), help="Folder to write (default: RUN-FORMAT).")
-@click.option("--table", "tables", multiple=True, metavar="NAME", help="Only these tables.")
+@click.option(
+    "--table", "tables", multiple=True, metavar="NAME", help="Only this table; repeatable."
+)
 def command(run: str, form: str, out: str | None, tables: tuple[str, ...]) -> int:
     """Write the tables of RUN's analysis: series, signals, transitions, events, phases, ...
 

@@ -15,12 +15,14 @@ Examples:
 
 @click.command("figures", epilog=EXAMPLE)
 @click.argument("run", type=click.Path())
-@click.option("--out", default="figures", show_default=True, type=click.Path())
+@click.option(
+    "--out", default="figures", show_default=True, type=click.Path(), help="Folder to write."
+)
 @click.option(
     "--format", "formats", multiple=True, type=click.Choice(["svg", "png", "pdf"]),
     help="Repeatable; default: svg and png.",
 )  # fmt: skip
-@click.option("--metric", default="stable_rank", show_default=True)
+@click.option("--metric", default="stable_rank", show_default=True, help="What is drawn.")
 def command(run: str, out: str, formats: tuple[str, ...], metric: str) -> int:
     """Draw RUN's series, spectra, couplings and sweeps into OUT."""
     from pathlib import Path

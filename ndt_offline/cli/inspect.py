@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ndt_offline.cli.what import parameters_of, what_options
+from ndt_offline.cli.what import measures_of, parameters_of, what_options
 
 if TYPE_CHECKING:
     from ndt_offline.execute.outlook import Outlook
     from ndt_offline.replay.setup import Setup
     from ndt_offline.run.reader import Run
-    from ndt_offline.store.schema import LayerInfo
 
 EXAMPLE = """
 Examples:
@@ -28,7 +27,7 @@ Examples:
 """
 
 
-@click.command("inspect", epilog=EXAMPLE)
+@click.command("inspect", epilog=EXAMPLE, short_help="Describe RUN: contents, layers, cost.")
 @click.argument("run", type=click.Path())
 @what_options
 @click.option("--no-trial", is_flag=True, help="Do not replay a few checkpoints to take the time.")
@@ -42,7 +41,8 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
     from ndt_offline.report.table import printable
     from ndt_offline.run.reader import open_run
 
-    opened, parameters = open_run(run), parameters_of(options)
+    opened, asked = open_run(run), measures_of(options)
+    parameters = parameters_of(options)
     for line in _contents(run, opened):
         click.echo(printable(line))
     outlook = None
@@ -50,9 +50,9 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
         setup = prepare(opened, parameters)
     else:
         nowhere = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.zarr"  # as if never analysed
-        outlook = foresee(run, nowhere, parameters)
+        outlook = foresee(run, nowhere, parameters, measures=asked or ())
         setup = outlook.setup
-    for line in (*_measured(setup), *_cost(setup, outlook)):
+    for line in (*_measured(setup), *_measures(setup, opened, asked), *_cost(setup, outlook)):
         click.echo(printable(line))
     for problem in (*opened.problems, *setup.problems):
         click.echo(printable(f"problem: {problem.path}: {problem.what}"), err=True)
@@ -62,27 +62,33 @@ def command(run: str, no_trial: bool, **options: Any) -> int:
 
 
 def _contents(name: str, run: Run) -> Iterator[str]:
+    from ndt_offline.run.rounding import rounding
+
     steps = run.steps
     yield f"{name}: {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
     stored = sum(entry.size or 0 for entry in run.entries)
     parts = [f"stored: {stored / 1e6:.2f} MB"]
     if not run.foreign:
-        parts += [f"attempts: {len(run.attempts)}", f"hidden: {run.hidden}"]
+        parts += [f"attempts: {len(run.attempts)}", f"hidden checkpoints: {run.hidden}"]
     yield "; ".join(parts)
     if run.scalar_names:
         yield f"journal: {', '.join(run.scalar_names)}"
+    yield from rounding(run)
 
 
 def _measured(setup: Setup) -> Iterator[str]:
     """A line per layer: its matrix, how its tensor is read, its part of the spectra's cost."""
-    total = sum(_operations(layer) for space in setup.spaces for layer in space.layers)
+    from ndt_offline.execute.prices import operations
+
+    total = sum(operations(layer) for space in setup.spaces for layer in space.layers)
     rules = {layer.name: layer.rule for layer in setup.activations}
     for space in setup.spaces:
-        yield f"{space.name}: {len(space.layers)} layers"
+        heads = "matrix, operation, what its rows are, share of the cost of the spectra"
+        yield f"{space.name}: {len(space.layers)} layers ({heads})"
         wide = max((len(layer.name) for layer in space.layers), default=0)
         for layer in space.layers:
             rule = rules.get(layer.name, "") if space.name == "activations" else ""
-            share = 100 * _operations(layer) / total
+            share = 100 * operations(layer) / total
             shape = f"[{layer.rows} x {layer.columns}]"
             yield f"  {layer.name:<{wide}}  {shape:<15} {layer.kind:<10} {rule:<9} {share:3.0f} %"
     if setup.skipped:
@@ -93,11 +99,26 @@ def _measured(setup: Setup) -> Iterator[str]:
         yield f"note: {note}"
 
 
+def _measures(setup: Setup, run: Run, asked: tuple[str, ...] | None) -> Iterator[str]:
+    """A line per measure, of all of ours unless some are named: its cost and what it needs."""
+    from ndt_offline.execute.prices import prices
+    from ndt_offline.execute.refusal import refusals
+    from ndt_offline.measure.catalogue import ALL, choose_measures
+
+    chosen = choose_measures((ALL,) if asked is None else asked)
+    lines = prices(chosen, setup, refusals(chosen, setup, run))
+    yield f"measures beside the spectra (--measures): {len(lines)}"
+    wide = max(map(len, lines), default=0)
+    for name, price in lines.items():
+        yield f"  {name:<{wide}}  {price}"
+
+
 def _cost(setup: Setup, outlook: Outlook | None) -> Iterator[str]:
     from ndt_offline.execute.estimate import best_workers, duration, size
+    from ndt_offline.execute.prices import operations
 
-    spectra = sum(_operations(layer) for space in setup.spaces for layer in space.layers)
-    yield f"operations per checkpoint: {spectra / 1e9:.3g}e9 in float64 for the spectra"
+    spectra = sum(operations(layer) for space in setup.spaces for layer in space.layers)
+    yield f"operations per checkpoint: {spectra:.2g} in float64 for the spectra"
     if outlook is None:
         return
     need = outlook.need
@@ -107,9 +128,3 @@ def _cost(setup: Setup, outlook: Outlook | None) -> Iterator[str]:
     if need.seconds is not None and total is not None:
         one = f"{1000 * need.seconds:.3g} ms per checkpoint, measured"
         yield f"time: about {duration(total)} for all with {workers} processes ({one})"
-
-
-def _operations(layer: LayerInfo) -> float:
-    """Of the Gram matrix, m n k, and of its eigenvalues, 4/3 k^3; k is the smaller side."""
-    smaller = min(layer.rows, layer.columns)
-    return float(layer.rows) * layer.columns * smaller + 4 / 3 * float(smaller) ** 3

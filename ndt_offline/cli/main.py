@@ -38,6 +38,15 @@ class Lazy(click.Group):
         found: click.Command = import_module(f"ndt_offline.cli.{module}").command
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ndt_offline.errors import nearest
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no command {args[0]!r}; try {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=Lazy, context_settings=SETTINGS)
 @click.version_option(__version__, "-V", "--version")

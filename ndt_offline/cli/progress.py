@@ -58,7 +58,7 @@ class Bar:
             )
         elif not self._quiet and done and now - self._told >= BETWEEN:
             self._told = now
-            self.say(f"{what}: {done} of {total}, {pace}")
+            self.say(f"{what}: {done} of {total} checkpoints, {pace}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -16,7 +16,9 @@ Examples:
 """
 
 
-@click.command("sampling", epilog=EXAMPLE)
+@click.command(
+    "sampling", epilog=EXAMPLE, short_help="Count jumps had RUN been recorded less often."
+)
 @click.argument("run", type=click.Path())
 @click.option("--metric", default="stable_rank", show_default=True)
 @click.option("--detector", default="steps", show_default=True)
@@ -34,7 +36,7 @@ def command(
     from rich.table import Table
 
     from ndt_offline.detect.rates import EVERY
-    from ndt_offline.errors import UsageError
+    from ndt_offline.errors import UsageError, nearest
     from ndt_offline.execute.lock import locked
     from ndt_offline.execute.thinning import put_rates
     from ndt_offline.report.runs import open_results
@@ -45,22 +47,24 @@ def command(
     results = open_results(run)
     known = results.metric_names("activations") + results.metric_names("weights")
     if metric not in known:
-        raise UsageError(f"--metric {metric!r}", remedy="one of " + ", ".join(dict.fromkeys(known)))
+        raise UsageError(f"--metric {metric!r} was not derived", remedy=nearest(metric, known))
     chosen, uneven = _intervals(results.steps, every or EVERY)
     with locked(results.path):
         forget_consolidated(results.path)
         group = put_rates(results, metric, detector, chosen, draws, seed)
         consolidate(results.path)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("every", "points", "jumps", "by chance", ""):
+    for name in ("every (steps)", "samples", "jumps", "by chance", ""):
         table.add_column(name, justify="right" if name else "left")
     for row in rows_of(read_table(group, "rates")):
         found = f"{row['found']:.1f} \u00b1 {row['spread']:.1f}"
         chance = "\u2013" if row["matched"] is None else f"{row['matched']:.1f}"
         table.add_row(str(row["every"]), f"{row['points']:.0f}", found, chance, row["remark"])
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100)
     console.print(
-        f"jumps by {detector} in {metric} of every layer, by training steps between samples"
+        f"jumps in {metric} of all layers (detector {detector}), mean \u00b1 SD over where to start"
     )
     console.print(table)
     if uneven:

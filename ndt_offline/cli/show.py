@@ -10,9 +10,10 @@ from itertools import pairwise
 from rich.console import Console
 from rich.text import Text
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
+from ndt_offline.report.quantities import print_quantities
 from ndt_offline.report.table import HEAD, baseline_sentences, print_table, printable
 from ndt_offline.storage.location import locate
 
@@ -42,9 +43,10 @@ def _show_one(console: Console, result: Result, metric: str | None) -> None:
     known = list(dict.fromkeys(row["metric"] for row in result.table))
     chosen = metric or (HEAD if HEAD in known else next(iter(known), HEAD))
     if chosen not in known and known:
-        raise UsageError(f"--show {chosen!r}: it was not derived", remedy=f"one of {known}")
+        raise UsageError(f"--show {chosen!r}: it was not derived", remedy=nearest(chosen, known))
     console.print()
     print_table(console, store, result.table, chosen)
+    print_quantities(console, store, result.table)
     for line in baseline_sentences(result.baseline):
         console.print(Text(printable(line)))
     for note in result.notes:

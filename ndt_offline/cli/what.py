@@ -27,13 +27,30 @@ OPTIONS = (
     click.option("--center", is_flag=True, help="Subtract the column mean of every matrix."),
     click.option("--upcast", is_flag=True, help="Replay 16-bit weights in float32."),
     click.option(
-        "--max-side", default=2048, show_default=True, help="Skip matrices larger than this."
+        "--max-side",
+        default=2048,
+        show_default=True,
+        help="Skip matrices whose smaller side is larger.",
     ),
     click.option("--probe", type=click.Path(), help="A safetensors file with x and y."),
     click.option(
         "--model",
         metavar="MODULE:FACTORY",
         help="Code that makes the model, where no graph was recorded.",
+    ),
+    click.option(
+        "--measures",
+        multiple=True,
+        metavar="NAME,...",
+        help="What to compute beside the spectra, such as motion,units; or all. "
+        "Default: what the store has already.",
+    ),
+    click.option(
+        "--measure",
+        "own",
+        multiple=True,
+        metavar="MODULE:FUNCTION",
+        help="A measure of your own; repeatable.",
     ),
 )
 
@@ -58,3 +75,20 @@ def parameters_of(options: dict[str, Any]) -> Parameters:
         shapes=tuple(pairs),
         **{key: options.pop(key) for key in ("center", "upcast", "max_side", "model", "probe")},
     )
+
+
+def measures_of(options: dict[str, Any]) -> tuple[str, ...] | None:
+    """The measures asked for, taken out of the options; None where nothing was said."""
+    named, own = options.pop("measures"), options.pop("own")
+    if not named and not own:
+        return None
+    names = (name.strip() for text in named for name in text.split(","))
+    return (*filter(None, names), *own)
+
+
+def quantities_of(measures: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names that measures return; of all of ours where none was named."""
+    from ndt_offline.measure.catalogue import ALL, choose_measures
+
+    chosen = choose_measures((ALL,) if measures is None else measures)
+    return tuple(name for measure in chosen.values() for name in measure.names)

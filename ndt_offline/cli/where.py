@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,12 @@ class Where:
             yield
 
     def outlook(
-        self, path: str, out: str | None, parameters: Parameters, question: dict[str, Any]
+        self,
+        path: str,
+        out: str | None,
+        parameters: Parameters,
+        question: dict[str, Any],
+        measures: Sequence[str] | None = None,
     ) -> None:
         """Print what --dry-run promises. Raises RefusedError where it cannot fit."""
         from ndt_offline.execute.estimate import check_fits
@@ -104,7 +109,7 @@ class Where:
         from ndt_offline.execute.question import Question
         from ndt_offline.report.table import printable
 
-        seen = foresee(path, out, parameters, Question(**question), self.device)
+        seen = foresee(path, out, parameters, Question(**question), measures, self.device)
         for line in seen.lines(self.workers):
             click.echo(printable(line))
         check_fits(seen.need, seen.store)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ndt_offline.detect.custom import load_rule
 from ndt_offline.detect.transition import Array, Steps, Transition
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 
 Rule = Callable[..., list[Transition]]
 
@@ -55,7 +55,7 @@ class Detector:
             if name not in known:
                 raise UsageError(
                     f"detector {self.name!r} has no parameter {name!r}",
-                    remedy="one of " + ", ".join(sorted(known)) if known else None,
+                    remedy=nearest(name, sorted(known)) if known else None,
                 )
         return known | given
 
@@ -77,7 +77,7 @@ def find_detector(name: str) -> Detector:
         return Detector(name, name, own=True)
     raise UsageError(
         f"unknown detector {name!r}",
-        remedy="one of " + ", ".join(DETECTORS) + ", or your own as package.module:function",
+        remedy=nearest(name, DETECTORS) + ", or your own as package.module:function",
     )
 
 

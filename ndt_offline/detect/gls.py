@@ -89,6 +89,8 @@ def standing(f: Fit) -> tuple[Points, Array]:
 
 def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
+    if not len(found.at):
+        return dict(_columns([]))
     columns = describe_steps(f.clean, found, ranking)
     last = len(f.points) - 1
     at = {

@@ -100,18 +100,21 @@ def run_at_floor(chosen: Detector, x: Array, steps: Steps, params: dict[str, Any
     return columns
 
 
-def join_peaks(parts: Iterable[Peaks]) -> Peaks:
-    """Peaks of many series, numbered in the order given."""
-    parts = list(parts)
+def join_peaks(parts: Iterable[Peaks], used_up: bool = False) -> Peaks:
+    """Peaks of many series, numbered in the order given.
+
+    used_up: take each column out of the parts as it is joined, so that memory holds them once.
+    """
+    parts, take = list(parts), dict.pop if used_up else dict.__getitem__
     if not parts:
         raise UsageError("no peaks to join")
     first = np.cumsum([0] + [len(p.series["status"]) for p in parts[:-1]])
     tables = []
     for name in ("found", "matched", "series"):
         each: list[Table] = [getattr(p, name) for p in parts]
-        table = {key: np.concatenate([t[key] for t in each]) for key in each[0]}
+        counts = [len(t["series"]) for t in each] if name != "series" else []
+        table = {key: np.concatenate([take(t, key) for t in each]) for key in list(each[0])}
         if name != "series":
-            counts = [len(t["series"]) for t in each]
             table["series"] = table["series"] + np.repeat(first, counts)
         tables.append(table)
     return Peaks(parts[0].detector, parts[0].params, *tables)

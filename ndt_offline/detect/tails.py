@@ -147,13 +147,12 @@ def _gain(
     used[k:, :, 0] = 0.0
     both = used[..., None] * used[..., None, :]
     data, square = np.concatenate([data, data]), np.concatenate([weight, weight]) ** 2
-    reweighted, ridge, off = square, None, square
+    reweighted, off = square, square
     right = np.zeros((2 * k, 5 * w))
     for _ in range(ITERATIONS):
         normal = (reweighted @ products.T)[:, packing.pair] * both
-        ridge = _ridge(normal) if ridge is None else ridge
         right[:, packing.column] = (reweighted * data) @ columns.T
-        fit = np.linalg.solve(normal + ridge, (right.reshape(used.shape) * used)[..., None])
+        fit = np.linalg.solve(_regular(normal), (right.reshape(used.shape) * used)[..., None])
         off = data - fit.reshape(2 * k, 5 * w)[:, packing.column] @ columns
         off = off * off * (square / scale**2)
         reweighted = square * ((nu + 1) / (nu + off))
@@ -162,9 +161,12 @@ def _gain(
     return np.asarray(loss[k:] - loss[:k], np.float64)
 
 
-def _ridge(normal: Array) -> Array:
-    """A little on the diagonal, and something on it where a column is 0. [..., 5, 5]."""
+def _regular(normal: Array) -> Array:
+    """Normal equations [..., 5, 5] with a little on the diagonal, 1 where a column is 0.
+
+    A little of each column's own power: smooth noise whitens the level to next to nothing, and
+    a wild point leaves every column little weight, yet they must be fitted.
+    """
     power = np.diagonal(normal, axis1=-2, axis2=-1)
-    most = power.max(axis=-1, keepdims=True)
-    extra = np.where(power > 0, 1e-12 * most, np.maximum(most, 1e-300))
-    return np.asarray(extra[..., None] * np.eye(5), np.float64)
+    extra = np.where(power > 0, 1e-12 * power, 1.0)
+    return np.asarray(normal + extra[..., None] * np.eye(5), np.float64)

@@ -6,6 +6,7 @@ parameters and of the spectra, so that a new threshold computes only what it cha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import zarr
 
 from ndt_offline.execute import jumps, relations
+from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
-from ndt_offline.measure.metrics import choose_metrics
+from ndt_offline.measure.metrics import Metric, choose_metrics
 from ndt_offline.storage.location import files_below
 from ndt_offline.store.results import SPACES, Results, SeriesId
 from ndt_offline.store.schema import STATUS, WIDE, put_series
@@ -29,6 +31,7 @@ class Answers:
 
 
 PART = 64 * 2**20  # bytes of spectra that are read at a time
+LARGE = 2**19  # singular values from which their metrics are computed on all cores
 
 
 def derive(results: Results, question: Question, workers: int | None = None) -> Answers:
@@ -36,8 +39,8 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
 
     workers: processes for what takes long, default one per core; the answer is the same.
     """
-    put_metrics(results, question.metrics)
-    ids, values = collect(results, question.metrics)
+    put_metrics(results, question.metrics, workers)
+    ids, values = collect(results, question.metrics, question.measures)
     # What a series lacks is said in its status; numpy's own warnings would say it again.
     with np.errstate(all="ignore"):
         peaks = jumps.put_peaks(results, question, values, workers)
@@ -56,7 +59,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
     return Answers(ids, stages)
 
 
-def put_metrics(results: Results, names: tuple[str, ...]) -> None:
+def put_metrics(results: Results, names: tuple[str, ...], workers: int | None = None) -> None:
     """Compute the metrics that are missing or older than the spectra, a part at a time."""
     rows, key = len(results.steps), results.content_key()
     for space in results.spaces:
@@ -70,10 +73,20 @@ def put_metrics(results: Results, names: tuple[str, ...]) -> None:
         for start in range(0, rows if chosen else 0, length):
             part = slice(start, start + length)
             spectra = results.spectra(space.name, part)
-            for name, metric in chosen.items():
-                series[name][part] = metric(spectra)
+            for name, values in zip(chosen, _metrics_of(spectra, chosen, workers), strict=True):
+                series[name][part] = values
         for name, values in series.items():
             put_series(group, name, ("step", "layer"), values, units="1", spectra=key)
+
+
+def _metrics_of(
+    spectra: np.ndarray, chosen: Mapping[str, Metric], workers: int | None
+) -> list[np.ndarray]:
+    """Each metric of these spectra; few of them are not worth a fork."""
+    metrics = list(chosen.values())
+    if spectra.size < LARGE:
+        return [metric(spectra) for metric in metrics]
+    return in_forks(lambda number: metrics[number](spectra), len(metrics), workers)
 
 
 def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store: Path) -> bool:
@@ -89,8 +102,13 @@ def _stands(group: zarr.Group, name: str, key: str, measured: np.ndarray, store:
     )
 
 
-def collect(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[SeriesId, ...], np.ndarray]:
-    """Every series of the store: its names, and values [series, step]."""
+def collect(
+    results: Results, metrics: tuple[str, ...], measures: tuple[str, ...] = ()
+) -> tuple[tuple[SeriesId, ...], np.ndarray]:
+    """Every series asked for: its names, and values [series, step]; those of measures last.
+
+    A series without one number is left out: its layer was refused.
+    """
     ids, columns = [], []
     for name, space in zip(SPACES, results.spaces, strict=True):
         series = {metric: results.metric(name, metric) for metric in metrics if space.layers}
@@ -98,4 +116,10 @@ def collect(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[SeriesId,
             for metric, values in series.items():
                 ids.append(SeriesId(name, layer.name, metric))
                 columns.append(values[:, index])
+    for (name, quantity), (measure, at) in results.quantities.items():
+        for index, layer in enumerate(results.layers(name) if measure in measures else ()):
+            values = results.measured(measure)[:, index, at]
+            if np.isfinite(values).any():
+                ids.append(SeriesId(name, layer.name, quantity))
+                columns.append(values)
     return tuple(ids), np.array(columns).reshape(len(ids), len(results.steps))

@@ -10,8 +10,9 @@ import numpy as np
 
 from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.relations import phased_series
+from ndt_offline.execute.relations import phased_metrics
 from ndt_offline.execute.replay_all import WORTH
+from ndt_offline.store.results import SeriesId
 
 SHORT = 2000  # points of the series that are tried; longer ones take in proportion
 WRITING = 1.5  # seconds to write and read what is derived, whatever it is
@@ -52,17 +53,18 @@ def derive_seconds(layers: int, steps: int, question: Question, workers: int) ->
     from ndt_offline.detect.peaks import find_peaks
     from ndt_offline.relate import correlate, fit_phases
 
-    series = layers * len(question.metrics)
-    if not series:
+    ids = tuple(SeriesId("", str(n), name) for n in range(layers) for name in question.metrics)
+    if not ids:
         return WRITING
+    phased = sum(one.metric in phased_metrics(question, ids) for one in ids)
     walk = np.random.default_rng(0).standard_normal(min(steps, SHORT)).cumsum()
     longer, draws = steps / len(walk), question.draws
     given = dict(question.params)
     jumps = _timed(lambda: find_peaks(walk, None, question.detector, draws, 0, **given))
     couplings = _timed(lambda: correlate([walk] * 8, [walk] * 3)) / 8
     phases = _timed(lambda: fit_phases([walk], draws=question.phase_draws))
-    each = series * (jumps + couplings) + phased_series(question, layers) * phases
-    return WRITING + longer * each / workers
+    work = len(ids) * (jumps + couplings) + phased * phases
+    return WRITING + longer * work / workers
 
 
 def draw_seconds(layers: int, question: Question) -> float:
@@ -71,11 +73,11 @@ def draw_seconds(layers: int, question: Question) -> float:
 
 
 def _timed(work: Callable[[], object]) -> float:
-    """CPU seconds of this process, the better of two: the first may load libraries."""
+    """Seconds, the better of two: the first may load libraries."""
     found = []
     for _ in range(2):
-        started = time.process_time()
+        started = time.perf_counter()
         with np.errstate(all="ignore"):
             work()
-        found.append(time.process_time() - started)
+        found.append(time.perf_counter() - started)
     return min(found)

@@ -6,6 +6,7 @@ row it is at, and through a pipe what it has finished.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import pickle
@@ -27,7 +28,7 @@ CAN_FORK = sys.platform == "linux"  # elsewhere system libraries do not survive 
 POLL = 0.1
 _PAGE = struct.Struct("qq")  # the row being worked on (-1: none), rows begun so far
 
-Told = Callable[[int], None]  # rows begun since the last call
+Told = Callable[[int], None]  # rows begun since the last call; fewer than none: they were lost
 
 
 class Died(Exception):
@@ -45,42 +46,39 @@ class Guard:
         self._job, self._blocks = job, blocks
         self._page = mmap.mmap(-1, _PAGE.size)
         self._page[:] = _PAGE.pack(-1, 0)
-        self._stop = mmap.mmap(-1, 1)
         self._reader, writer = Pipe(duplex=False)
         self._child = fork()
         if self._child == 0:
             self._reader.close()
-            _child(job, blocks, self._page, self._stop, writer)  # does not return
+            _child(job, blocks, self._page, writer)  # does not return
         writer.close()
 
     def reports(
         self, told: Told, enough: Callable[[], bool] = lambda: False
     ) -> Generator[BlockReport, None, None]:
-        """A report per block; ends before the others once there is `enough`.
+        """A report per block; ends once there is `enough`, with the block that is half done lost.
 
         Raises Died with the block and row that ended the child.
         """
-        seen, since, done = (-1, 0), time.monotonic(), 0
+        seen, since, done, begun = (-1, 0), time.monotonic(), 0, 0
         while done < len(self._blocks):
             ready = self._reader.poll(POLL)
             now = _PAGE.unpack(self._page[:])
             if now != seen:
                 told(now[1] - seen[1])
                 seen, since = now, time.monotonic()
-            if enough():
-                self._stop[:] = b"\1"  # it ends with the block it is at
+            if not ready and now[0] >= 0 and enough():
+                told(begun - now[1])
+                return  # nothing is being written
             if ready:
                 message = self._receive(self._blocks[done], now[0])
-                if message is None:
-                    return
-                done, since = done + 1, time.monotonic()
+                done, since, begun = done + 1, time.monotonic(), now[1]
                 yield message
             elif time.monotonic() - since > self._job.limits.seconds:
                 why = f"no end after {self._job.limits.seconds:.0f} s"
                 raise Died(self._blocks[done], now[0], why)
 
-    def _receive(self, block: Block, row: int) -> BlockReport | None:
-        """The next report; None where the child ended because it was asked to."""
+    def _receive(self, block: Block, row: int) -> BlockReport:
         try:
             message = self._reader.recv()
         except EOFError:
@@ -94,7 +92,6 @@ class Guard:
         os.waitpid(self._child, 0)
         self._reader.close()
         self._page.close()
-        self._stop.close()
 
 
 def fork() -> int:
@@ -105,15 +102,15 @@ def fork() -> int:
         return os.fork()
 
 
-def _child(
-    job: Job, blocks: Sequence[Block], page: mmap.mmap, stop: mmap.mmap, writer: Connection
-) -> None:
+def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connection) -> None:
     code = 1
     try:
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         from ndt_offline.replay.block import BlockRunner
 
+        # Connections of the parent's are not ours to close, and not worth a word.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         begun = 0
 
         def starting(row: int) -> None:
@@ -124,9 +121,6 @@ def _child(
         try:
             runner = BlockRunner(job)
             for block in blocks:
-                if stop[:] != b"\0":
-                    writer.send(None)
-                    break
                 writer.send(runner(block, starting))
         except Exception as error:
             writer.send(portable(error))

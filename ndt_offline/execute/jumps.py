@@ -40,7 +40,8 @@ def put_peaks(
     if detector.sweeps and asked is not None and asked < min(detector.floor, params["threshold"]):
         params["threshold"] = asked  # below what is usually stored: found anew
     key = key_of(
-        source_key("detect"), FIELDS, results.content_key(), question.metrics, question.detector,
+        source_key("detect"), FIELDS, results.content_key(question.measures), question.metrics,
+        question.detector,
         _source(detector), json_of(params), question.draws, question.seed,
     )  # fmt: skip
 
@@ -52,7 +53,7 @@ def put_peaks(
             return _peaks_of(row, steps, question.detector, question.draws, seed, params)
 
         found = in_forks(peaks_of, len(values), workers)
-        peaks = join_peaks(found or [_nothing(question, params)])
+        peaks = join_peaks(found or [_nothing(question, params)], used_up=True)
         tables = {
             "found": (("peak",), peaks.found),
             "matched": (("matched_peak",), peaks.matched),

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ndt_offline.execute.estimate import Estimate, best_workers, duration, estimate, size
 from ndt_offline.execute.forecast import Forecast, derive_seconds, draw_seconds, replay_seconds
 from ndt_offline.execute.keeping import given_up
 from ndt_offline.execute.plan import Plan, make_plan
+from ndt_offline.execute.prices import prices
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.readiness import check_time, make_job
+from ndt_offline.execute.refusal import refusals
+from ndt_offline.execute.standing import known_measures
+from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
 from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 
+INTERPRETER = 0.6  # seconds until a command has loaded what every command needs
 TRIED = 4  # checkpoints replayed to measure the time of one, after a first that loads libraries
 
 
@@ -31,6 +36,7 @@ class Outlook:
     need: Estimate
     question: Question
     start: float  # seconds to load libraries and to read the run
+    measures: dict[str, str] = field(default_factory=dict)  # what each costs, or why not at all
 
     def forecast(self, workers: int) -> Forecast:
         """The time of the whole analysis; tries what is derived on one series."""
@@ -54,6 +60,8 @@ class Outlook:
                 yield f"{rows} checkpoints measured with {options} would be lost: --out, --replace"
         for space in self.setup.spaces:
             yield f"{space.name}: {len(space.layers)} layers, {space.width} components at most"
+        for name, price in self.measures.items():
+            yield f"measure {name}: {price}"
         yield f"blocks: {need.blocks} of {plan.length} checkpoints, one task each"
         yield f"memory: about {size(need.memory)} per process"
         yield f"disk: at most {size(need.disk)} more"
@@ -69,19 +77,24 @@ def foresee(
     out: str | Path | None = None,
     parameters: Parameters | None = None,
     question: Question | None = None,
+    measures: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Outlook:
     """Plan an analysis and measure a few checkpoints. Writes nothing."""
+    began = time.perf_counter()
     parameters, question = parameters or Parameters(), question or Question()
     question.check()
     run = open_run(path)
     store = locate(out) if out else run.path / "analysis.zarr"
     setup = prepare(run, parameters)
-    check_time(setup)  # before a checkpoint is tried
-    plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup))
-    start = time.process_time()  # to load libraries and to read the run: what an analysis does too
+    check_time(setup, device)  # before a checkpoint is tried
+    chosen = choose_measures(known_measures(store) if measures is None else measures)
+    refused = refusals(chosen, setup, run)
+    fit = {spec: measure for spec, measure in chosen.items() if spec not in refused}
+    plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup), fit)
+    start = INTERPRETER + time.perf_counter() - began  # an analysis loads and reads this too
     need = estimate(setup, plan, _seconds(setup, store, plan, device))
-    return Outlook(store, plan, setup, need, question, start)
+    return Outlook(store, plan, setup, need, question, start, prices(chosen, setup, refused))
 
 
 def _seconds(setup: Setup, store: Path, plan: Plan, device: str) -> float | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ndt_offline.errors import UsageError
+from ndt_offline.execute.standing import measure_keys, runnable, stands
+from ndt_offline.measure.plugin import Measure
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_mark
 from ndt_offline.run.reader import Run
 from ndt_offline.storage.location import files_below, is_remote
@@ -35,6 +37,8 @@ class Plan:
     length: int  # rows per block
     blocks: tuple[Block, ...]
     lost: tuple[int, ...] = ()  # rows marked as done whose values are gone, or to be tried again
+    measures: Mapping[str, str] = field(default_factory=dict)  # identity of each, as it is named
+    redone: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # the same of a measure
 
     @property
     def todo(self) -> int:
@@ -50,11 +54,18 @@ class Plan:
         return not (self.create or self.changed or self.grows or self.blocks)
 
 
-def make_plan(run: Run, store: Path, key: int, spaces: Mapping[str, int] | None = None) -> Plan:
+def make_plan(
+    run: Run,
+    store: Path,
+    key: int,
+    spaces: Mapping[str, int] | None = None,
+    measures: Mapping[str, Measure] | None = None,
+) -> Plan:
     """Compare a run with its store. Loads no torch and reads no checkpoint.
 
     spaces: `space_keys` of the replay, once it is prepared. The files of others say only then
     which layers they have, and a new one may have more of them than those before.
+    measures: those asked for beside the spectra, as they are named.
     """
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
@@ -62,8 +73,10 @@ def make_plan(run: Run, store: Path, key: int, spaces: Mapping[str, int] | None 
         length = block_length(
             len(steps), max((entry.size or 0 for entry in run.entries), default=0)
         )
-        blocks = _blocks(run, np.zeros(len(steps), bool), length)
-        return Plan(True, True, True, steps, 0, length, blocks)
+        blocks = _blocks(run, np.zeros(len(steps), bool), length, bool(measures))
+        fit = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
+        keys = measure_keys(fit, as_text(spaces or {}))
+        return Plan(True, True, True, steps, 0, length, blocks, measures=keys)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
     changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
     unchanged = _unchanged(results, steps)
@@ -74,8 +87,15 @@ def make_plan(run: Run, store: Path, key: int, spaces: Mapping[str, int] | None 
         there = _there(results, unchanged, length) & ~_passing(results, unchanged)
         done[:unchanged] = _done(run, results, key, unchanged) & there
     lost = tuple(np.flatnonzero(~there).tolist())
-    blocks = _blocks(run, done, length)
-    return Plan(False, changed, grows, steps, unchanged, length, blocks, lost)
+    known = results.attrs.get("spaces", {}) if spaces is None else as_text(spaces)
+    measures = runnable(measures or {}, results, known)
+    keys, redone = measure_keys(measures, known), {}
+    for spec, measure in measures.items():
+        stand, again = stands(run, results, measure, keys[spec], unchanged, length)
+        redone[spec] = again
+        done[:unchanged] &= stand
+    blocks = _blocks(run, done, length, bool(measures))
+    return Plan(False, changed, grows, steps, unchanged, length, blocks, lost, keys, redone)
 
 
 def _existing(store: Path) -> Results | None:
@@ -180,11 +200,11 @@ def remember_chunks(results: Results) -> None:
         results.root["signals/probe"].attrs[CHUNKS] = sorted(found)
 
 
-def _blocks(run: Run, done: np.ndarray, length: int) -> tuple[Block, ...]:
+def _blocks(run: Run, done: np.ndarray, length: int, ends: bool = False) -> tuple[Block, ...]:
     blocks = []
     for start in range(0, len(done), length):
         stop = min(start + length, len(done))
         todo = (start + np.flatnonzero(~done[start:stop])).tolist()
         if todo:
-            blocks.append(Block.of(run.entries, start, stop, todo))
+            blocks.append(Block.of(run.entries, start, stop, todo, ends))
     return tuple(blocks)

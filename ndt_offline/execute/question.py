@@ -18,6 +18,7 @@ class Question:
     """Metrics to derive, the detector and its parameters, and how couplings are computed.
 
     metrics: names of `measure.METRICS`, and `components_K` for any percentage K.
+    measures: names of measures in the store whose series are looked at as metrics' are.
     detector: a name of `detect.DETECTORS`, or `package.module:function`.
     threshold: of the detector; None is its own default.
     params: further parameters of the detector.
@@ -41,6 +42,7 @@ class Question:
     phases: tuple[str, ...] | None = None
     phase_draws: int = 99
     sweep: tuple[float, ...] | None = None
+    measures: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises UsageError for an unknown metric, detector or parameter, or a number that is none.

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ndt_offline.errors import RefusedError
 from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.plan import Plan
+from ndt_offline.measure.catalogue import choose_measures
+from ndt_offline.replay.history import depends
 from ndt_offline.replay.job import Job, Limits
 from ndt_offline.replay.mark import space_keys
-from ndt_offline.replay.setup import Setup
+from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.storage.location import locate
-from ndt_offline.store.growth import grow, make_store, open_store, same_rows
+from ndt_offline.store.growth import as_text, grow, make_store, open_store, same_rows
+from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
 
-FASTEST = 1e12  # operations a second that no core reaches
+FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
 
-def make_job(setup: Setup, store: Path, limits: Limits | None = None, device: str = "cpu") -> Job:
+def make_job(
+    setup: Setup,
+    store: Path,
+    limits: Limits | None = None,
+    measures: Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
 
     config = str(locate(setup.config).absolute()) if setup.config else ""
     setup = replace(setup, run=str(locate(setup.run).absolute()), config=config)
-    return Job(setup, str(store.absolute()), space_keys(setup), limits or Limits(), device=device)
+    return Job(
+        setup, str(store.absolute()), space_keys(setup), limits or Limits(),
+        measures=dict(measures or {}), device=device,
+    )  # fmt: skip
 
 
-def check_time(setup: Setup, limits: Limits | None = None) -> None:
+def check_time(setup: Setup, device: str = "cpu", limits: Limits | None = None) -> None:
     """Raise RefusedError where no machine of this kind replays a checkpoint within the limit.
 
     A graph is data from a file: it may be legal, and ask for a year.
     """
-    seconds, least = (limits or Limits()).seconds, setup.flops / FASTEST
+    seconds, rate = (limits or Limits()).seconds, FASTEST.get(device, FASTEST[""])
+    least = setup.flops / rate
     if least > seconds:
         raise RefusedError(
             f"one checkpoint takes {setup.flops:.1e} operations, {duration(least)} at "
-            f"{FASTEST:.0e} a second; it is given up after {duration(seconds)}",
+            f"{rate:.0e} a second; it is given up after {duration(seconds)}",
             path=setup.run,
             remedy="--layers that name weights alone, or a smaller --probe",
         )
@@ -55,5 +70,29 @@ def ready_store(job: Job, plan: Plan) -> None:
     for name in ("records/spectra", "records/measured"):
         for row in plan.lost:
             root[name][row] = 0
+    _ready_measures(root, job, plan)
     devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
     root.attrs.update({"writer": job.token, "setup": setup.about(), "devices": devices})
+
+
+def _ready_measures(root: Any, job: Job, plan: Plan) -> None:
+    """A group for each measure; those that are what they were keep their rows."""
+    for spec, measure in choose_measures(tuple(job.measures)).items():
+        key = job.measures[spec]
+        if key_of_measure(root, measure.name) == key:
+            for row in plan.redone.get(spec, ()):
+                root[f"{GROUP}/{measure.name}/mark"][row] = 0
+            continue
+        create_measure(
+            root,
+            measure.name,
+            layers_of(measure, job.setup),
+            {quantity.name: quantity.unit for quantity in measure.quantities},
+            about=measure.about,
+            meanings={quantity.name: quantity.about for quantity in measure.quantities},
+            parameters=dict(measure.params),
+            space=measure.space,
+            depends={space: as_text(job.keys)[space] for space in depends(measure)},
+            own=":" in spec,
+            key=key,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ def put_couplings(
     targets = {name: target for name, target in targets.items() if np.isfinite(target).any()}
     digest = key_of(*(t.tobytes() for t in targets.values()))
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, question.smooth,
+        source_key("relate"), results.content_key(question.measures), question.metrics,
+        question.smooth,
         list(targets), digest, tuple(Coupling.__dataclass_fields__),
     )  # fmt: skip
 
@@ -89,7 +92,7 @@ def put_phases(
 
     metrics = phased_metrics(question, ids)
     key = key_of(
-        source_key("relate"), results.content_key(), question.metrics, metrics,
+        source_key("relate"), results.content_key(question.measures), question.metrics, metrics,
         question.phase_draws, question.seed,
     )  # fmt: skip
 
@@ -117,18 +120,22 @@ def put_phases(
 
 def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
     """The metrics asked for, or the first ones until `PHASED` series are reached."""
-    return _phased(question, max(1, len(ids) // max(1, len(question.metrics))))
+    names = Counter(name.metric for name in ids)
+    return _phased(question, {name: names[name] for name in (*question.metrics, *names)})
 
 
 def phased_series(question: Question, layers: int) -> int:
-    """How many series that makes."""
-    return layers * len(_phased(question, max(1, layers)))
+    """How many series that makes, of metrics alone."""
+    counts = dict.fromkeys(question.metrics, max(1, layers))
+    return layers * len(_phased(question, counts))
 
 
-def _phased(question: Question, layers: int) -> tuple[str, ...]:
+def _phased(question: Question, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """counts: series of each metric and quantity, in the order in which they are taken."""
     if question.phases is not None:
-        return tuple(name for name in question.metrics if name in question.phases)
-    return question.metrics[: max(1, PHASED // layers)]
+        return tuple(name for name in counts if name in question.phases)
+    room = np.cumsum(list(counts.values())) <= PHASED
+    return tuple(counts)[: max(1, int(room.sum()))]
 
 
 def _phase_columns(fits: list[Any], where: list[int]) -> dict[str, np.ndarray]:

@@ -49,7 +49,13 @@ def _one_by_one(
     with threadpool_limits(limits=1):
         # What uses a GPU cannot be forked, and a process of its own takes seconds per block.
         if not CAN_FORK or job.device != "cpu":
-            yield from _here(job, blocks, told)
+            if cluster:
+                cluster.start()
+            with closing(_here(job, blocks, told)) as reports:
+                for report in reports:
+                    yield report
+                    if cluster and cluster.ready:
+                        return
             return
         left = list(blocks)
         while left and not (cluster and cluster.ready):
@@ -84,7 +90,8 @@ def _here(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
 class Automatic:
     """The first block in a child of this process; the rest there too, or on all cores.
 
-    A cluster starts while the child goes on, and takes over what is left then.
+    A cluster starts while the child goes on, and takes over what is left then, the block that the
+    child is at included: a block of large checkpoints takes longer than a cluster to start.
     workers: processes; None is one per core as far as memory holds. 1 never starts a cluster.
     say: told what was chosen, and the dashboard's address.
     """

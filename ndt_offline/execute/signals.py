@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.execute.question import TARGETS
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.reader import Run
@@ -49,7 +49,7 @@ def check_targets(names: Iterable[str], run: Run) -> None:
     known = dict.fromkeys([*TARGETS, *stored, *(PROBE + name for name in schema.QUANTITIES)])
     for name in names:
         if name not in known:
-            raise UsageError(f"--target {name!r}: no such signal", remedy=f"one of {[*known]}")
+            raise UsageError(f"--target {name!r}: no such signal", remedy=nearest(name, known))
 
 
 def signal_name(scalar: str) -> str | None:

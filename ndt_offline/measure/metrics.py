@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Metric: TypeAlias = Callable[..., Array]
@@ -126,8 +126,8 @@ def choose_metrics(names: tuple[str, ...] | None, **levels: float) -> dict[str, 
         elif name in METRICS:
             chosen[name] = METRICS[name]
         else:
-            known = ", ".join([*METRICS, "components_K"])
-            raise UsageError(f"metric {name!r} is not known", remedy=f"one of: {known}")
+            remedy = nearest(name, (*METRICS, "components_K"))
+            raise UsageError(f"metric {name!r} is not known", remedy=remedy)
     if "epsilon" in levels and "epsilon_rank" in chosen:
         chosen["epsilon_rank"] = partial(epsilon_rank, epsilon=levels["epsilon"])
     return chosen

@@ -37,14 +37,8 @@ def activation_entropy(x: Array, bins: int = BINS) -> npt.NDArray[np.float64]:
     x = _matrix(x)
     if not 2 <= bins <= 1 << 16:
         raise UsageError(f"bins={bins}: expected 2 to 65536")
-    n, p = x.shape
     low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
-    step = max(1, _ELEMENTS // n)
-    counts = np.empty((p, bins), np.intp)
-    for begin in range(0, p, step):
-        part = slice(begin, begin + step)
-        counts[part] = _histograms(x[:, part], low[part], high[part], bins)
-    found = _information(n)[counts].sum(1)
+    found = _information(len(x))[_histograms(x, low, high, bins)].sum(1)
     found[~np.isfinite(low + high)] = np.nan
     return found
 
@@ -98,19 +92,31 @@ def sparsity(x: Array, kind: str = "pre", tolerance: float = 0.0) -> float:
 
 def _histograms(x: Array, low: Array, high: Array, bins: int) -> npt.NDArray[np.intp]:
     """Counts [p, bins] of each column; a column that is constant or not finite in bin 0."""
+    n, p = x.shape
     with np.errstate(invalid="ignore", over="ignore"):
         span = high - low
-        usable = np.isfinite(span) & (span > 0)
-        wide = np.subtract(x, low)
-        wide *= np.divide(bins, span, out=np.zeros_like(span), where=usable)
-    if not usable.all():
-        wide[:, ~usable] = 0.0
+    usable = np.isfinite(span) & (span > 0)
+    width = np.divide(bins, span, out=np.zeros(p), where=usable)
+    least = np.where(usable, low, 0.0)
     # The largest value falls in a bin of its own, which is then joined to the last.
-    place = wide.astype(np.intp)
-    place += np.arange(0, (bins + 1) * len(low), bins + 1)
-    count = np.bincount(place.ravel(), minlength=(bins + 1) * len(low)).reshape(-1, bins + 1)
-    count[:, -2] += count[:, -1]
-    return count[:, :-1]
+    first = np.arange(0, (bins + 1) * p, bins + 1)
+    total = np.zeros((bins + 1) * p, np.intp)
+    step = max(1, min(n, _ELEMENTS // p))
+    wide, place = np.empty((step, p)), np.empty((step, p), np.intp)
+    for begin in range(0, n, step):
+        count = min(step, n - begin)
+        values, places = wide[:count], place[:count]
+        values[...] = x[begin : begin + count]
+        if not usable.all():
+            values[:, ~usable] = 0.0
+        values -= least
+        values *= width
+        np.copyto(places, values, casting="unsafe")
+        places += first
+        total += np.bincount(places.ravel(), minlength=len(total))
+    counts = total.reshape(p, bins + 1)
+    counts[:, -2] += counts[:, -1]
+    return counts[:, :-1]
 
 
 def _information(n: int) -> npt.NDArray[np.float64]:

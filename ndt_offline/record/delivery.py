@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from ndt_offline.record.attempts import keep_layout
+from ndt_offline.record.dropped import Dropped
 from ndt_offline.record.handover import Handover
+from ndt_offline.record.pinning import Pin
 from ndt_offline.record.policy import Policy
 from ndt_offline.record.scalars import Scalars, not_finite, record_of
 from ndt_offline.record.snapshot import Snapshot
-from ndt_offline.run.layout import Layout
+from ndt_offline.run.layout import Layout, Vectors
 
-NAMED, MOST_NAMED = 40, 10_000  # dropped steps told with one message; told at all
+KEPT = 32 * 2**20  # bytes of a copy whose memory is used again
 
 
 @dataclass
@@ -50,9 +53,11 @@ class Delivery:
         keep_layout(attempt.parent.parent, self._layout)
         self._handover = Handover(attempt, self._layout, precision, thread)
         self._flights: deque[Flight] = deque()
-        self._number = self._dropped = self._failures_seen = 0
-        self._lost: list[tuple[int, dict[str, Any]]] = []
-        self.closed = False
+        self._number = self._failures_seen = 0
+        self._dropped = Dropped()
+        self._pin = Pin()
+        self._own: Vectors = {}
+        self.closed = self._looked = False
 
     def take(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         """Copy the model's present state and send it on its way."""
@@ -61,6 +66,13 @@ class Delivery:
             lambda: self._take(number, step, scalars, given_norm), f"step {step} was not recorded"
         ):
             self._drop(step, scalars, given_norm)
+
+    def parameters(self) -> Iterable[torch.Tensor]:
+        """The model's present parameters; the `take` that follows need not look again."""
+        self._looked = False
+        self._snapshot.refresh()
+        self._looked = True
+        return self._snapshot.parameters()
 
     def await_writer(self) -> None:
         self._handover.await_writer()
@@ -80,8 +92,9 @@ class Delivery:
         handover = self._handover
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         counts = {n: handover.ring[n] for n in names} if handover.ring else dict(handover.totals)
-        counts["raw"] = handover.raw
-        counts["dropped"] = max(counts.get("dropped", 0), self._dropped)
+        counts["raw"], counts["coding"] = handover.raw, handover.defers
+        dropped = self._dropped  # the writer may have dropped some that the trainer had published
+        counts["dropped"] = max(counts.get("dropped", 0) + dropped.untold, dropped.count)
         return counts
 
     def close(self, seconds: float) -> None:
@@ -90,8 +103,10 @@ class Delivery:
             return
         self.collect(wait=True)
         self.closed = True
-        said = {"seconds": round(seconds, 3), "dropped_steps": self._lost[:NAMED]}
+        said = {"seconds": round(seconds, 3), **self._dropped.rest()}
+        self._unpin()
         done = self._handover.stop(final=True, said=said)
+        self._dropped.clear()
         self._heed()
         if not done:
             self._policy.warn(
@@ -102,16 +117,19 @@ class Delivery:
 
     def _take(self, number: int, step: int, scalars: Scalars, given_norm: bool) -> None:
         self._heed()
-        layout = self._snapshot.refresh()
+        layout = self._snapshot.layout if self._looked else self._snapshot.refresh()
+        self._looked = False
         if layout.key != self._layout.key:
             keep_layout(self._attempt.parent.parent, layout)
             self.collect(wait=True)
+            self._unpin()  # the ring may be replaced by a larger one
             self._layout = layout
         claimed = self._handover.claim(layout)
         if claimed is None:
             return self._raw(step, scalars, given_norm)
         slot, views = claimed
         try:
+            self._prepare()
             self._snapshot.copy_to(views)
             event = self._event()
         except BaseException:
@@ -126,9 +144,10 @@ class Delivery:
             if flight.event is not None:
                 flight.event.synchronize()
             record = self._record(flight.scalars, flight.given_norm)
-            words = {"layout": flight.layout.key, "record": record, "dropped": self._lost[:NAMED]}
+            told = self._dropped.some()
+            words = {"layout": flight.layout.key, "record": record, "dropped": told}
             if self._handover.publish(flight.slot, flight.number, flight.step, words):
-                self._lost = self._lost[NAMED:]
+                self._dropped.told()
                 return
         except BaseException:
             self._handover.give_up(flight.slot)
@@ -138,7 +157,9 @@ class Delivery:
 
     def _raw(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         self.collect(wait=True)
-        layout, vectors = self._snapshot.take()
+        layout, vectors = self._snapshot.take(self._own)
+        if layout.nbytes <= KEPT:
+            self._own = vectors  # fresh pages cost as much as the copy
         self._handover.write_raw(step, layout, vectors, self._record(scalars, given_norm))
 
     def _record(self, scalars: Scalars, given_norm: bool) -> dict[str, Any]:
@@ -157,17 +178,31 @@ class Delivery:
         return record_of(numbers, given_norm)
 
     def _drop(self, step: int, scalars: Scalars, given_norm: bool) -> None:
-        self._dropped += 1
-        if len(self._lost) < MOST_NAMED:
-            self._lost.append((step, record_of(scalars.near(), given_norm)))
+        self._dropped.add(step, record_of(scalars.near(), given_norm))
+
+    def _prepare(self) -> None:
+        """Before a copy from a GPU: the ring locked, the vector it is gathered in free again."""
+        if (device := self._gpu()) is None:
+            return
+        self._pin.hold(self._handover.ring, torch.cuda.cudart())
+        if self._flights and self._flights[-1].event is not None:
+            # The training may use another stream now than for the last copy.
+            torch.cuda.current_stream(device).wait_event(self._flights[-1].event)
 
     def _event(self) -> Any:
-        device = self._snapshot.device
-        if device is None or device.type != "cuda":
+        if (device := self._gpu()) is None:
             return None
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(device))
         return event
+
+    def _unpin(self) -> None:
+        if self._pin.held:
+            self._pin.drop(torch.cuda.cudart())
+
+    def _gpu(self) -> torch.device | None:
+        device = self._snapshot.device
+        return device if device is not None and device.type == "cuda" else None
 
     @staticmethod
     def _landed(flight: Flight) -> bool:

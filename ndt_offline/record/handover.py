@@ -20,6 +20,7 @@ from ndt_offline.run.layout import Layout, Vectors
 
 RING_BYTES, MOST, LEAST = 256 * 2**20, 8, 2
 RESTARTS = 3
+LOOK = 0.05  # seconds between looks whether the writer lives: each is a system call
 STARTING = 3.0  # seconds that the start waits for the writer's, lest the first ones go raw
 # Not `-m`: the writer must see the parent's sys.path before it imports anything of ours.
 START = (
@@ -42,6 +43,7 @@ class Handover:
         self.totals: dict[str, int] = {}
         self.ring: Ring | None = None
         self._raw_only = False
+        self._look_again = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._pipe = -1
@@ -107,6 +109,11 @@ class Handover:
             self.ring["raw"] += 1
             self._poke()
 
+    @property
+    def defers(self) -> bool:
+        """Whether raw checkpoints are coded later: by a process, not by a thread of this one."""
+        return not self._thread_wanted
+
     def failure(self, seen: int) -> tuple[int, str]:
         """Failures of the writer so far, and the text of the last one where it is new."""
         count = self.ring["failures"] if self.ring else 0
@@ -121,9 +128,7 @@ class Handover:
         if said is not None:
             self.ring.say(1, said)
         self.ring["final"] = int(final)
-        self.ring["closing"] = 1
-        if self._process is not None and self._process.poll() not in (None, 0):
-            self._start_writer(self.ring)  # it died: another one finishes
+        self.ring["closing"] = self.ring["asleep"] = 1  # told whether it sleeps or not
         self._poke()
         done = self._wait(patience)
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
@@ -151,6 +156,7 @@ class Handover:
             with contextlib.suppress(OSError, ValueError):
                 self._start_process(ring)
                 return
+        self._thread_wanted = True
         self._start_thread(ring)
 
     def _start_process(self, ring: Ring) -> None:
@@ -198,7 +204,10 @@ class Handover:
 
     def _revive(self) -> None:
         """Start the writer again if it died; a thread after that happened too often."""
-        if self._process is None or self._process.poll() is None or self.ring is None:
+        if self._process is None or self.ring is None or time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + LOOK
+        if self._process.poll() is None:
             return
         self.restarts += 1
         self._process = None
@@ -206,6 +215,9 @@ class Handover:
         self._start_writer(self.ring)
 
     def _poke(self) -> None:
+        # Missed while it falls asleep: it looks by itself after a while.
+        if self.ring is None or not self.ring["asleep"]:
+            return
         if self._thread is not None:
             self._wake.set()
         elif self._pipe >= 0:
@@ -213,15 +225,21 @@ class Handover:
                 os.write(self._pipe, b"+")
 
     def _wait(self, patience: float) -> bool:
+        """Until the writer is done; one that dies meanwhile is followed by another."""
         assert self.ring is not None
         end = time.monotonic() + patience
-        if self._thread is not None:
-            self._thread.join(patience)
-            return not self._thread.is_alive()
         while time.monotonic() < end and self._process is not None:
-            if self._process.poll() is not None:
-                return bool(self.ring["finished"])
+            dead = self._process.poll() is not None
             if self.ring["finished"]:
                 return True
+            if dead and self.restarts > RESTARTS:
+                return False
+            if dead:
+                self.restarts += 1
+                self._process = None
+                self._start_writer(self.ring)
             time.sleep(0.002)
+        if self._thread is not None:
+            self._thread.join(max(end - time.monotonic(), 0.0))
+            return not self._thread.is_alive()
         return False

@@ -75,7 +75,7 @@ def _make() -> type:
             self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
         ) -> None:
             if self.recorder is not None and self.recorder.due(state.global_step + 1):
-                self._norm = gradient_norm(unwrap(model))
+                self._norm = gradient_norm(unwrap(model).parameters())
 
         def on_step_end(
             self,

@@ -1,4 +1,4 @@
-"""What dead attempts left behind: temporary files are swept, unjournaled raw files taken in.
+"""What dead attempts left behind: temporary files swept, raw files taken in, then coded.
 
 An attempt whose writer still works is left alone: its lock says so.
 """
@@ -13,6 +13,7 @@ from ndt_offline.record import rawfile
 from ndt_offline.record.writer import Writer
 from ndt_offline.run import durable, journal
 from ndt_offline.run.attempt import folders, read_attempt
+from ndt_offline.run.deferred import code_raw
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
@@ -46,8 +47,10 @@ def _clean(attempt: Path) -> None:
             for litter in folder.glob(f"*{durable.LITTER}"):
                 litter.unlink(missing_ok=True)
     known = {r.get("step") for r in journal.read(attempt / "journal.jsonl").records}
-    if all(rawfile.step_of(path) in known for path in rawfile.listed(attempt)):
-        return
-    writer = Writer(attempt)
-    writer.adopt_raw(lambda key: read_layout(attempt.parent.parent / "layouts" / f"{key}.json"))
-    writer.close({"trainer": "died", "taken_over": True})
+    if rawfile.listed(attempt, known):
+        layouts = attempt.parent.parent / "layouts"
+        writer = Writer(attempt)
+        writer.adopt_raw(lambda key: read_layout(layouts / f"{key}.json"))
+        writer.close({"trainer": "died", "taken_over": True})
+    for _ in code_raw(attempt):
+        pass

@@ -51,7 +51,7 @@ def _make() -> type:
 
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
             if self.recorder is not None and self.recorder.due(trainer.global_step + 1):
-                self._norm = gradient_norm(find_module(pl_module, self.module))
+                self._norm = gradient_norm(find_module(pl_module, self.module).parameters())
 
         def on_train_batch_end(
             self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -17,6 +17,7 @@ from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
 from ndt_offline.run.journal import MAX_STEP
 from ndt_offline.run.probe import Probe, probe_bytes
+from ndt_offline.run.regular import read_regular
 
 IGNORED = -100  # a label that no loss counts
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
@@ -97,7 +98,7 @@ def keep(run: Path, probe: Probe | None, second: Probe | None, graph: Graph | No
     """Write probe and graph; a run has one of each, another one is another run."""
     remedy = "record into another directory, or pass the same model and probe"
     kept = run / "probe.safetensors"
-    if probe and kept.exists() and kept.read_bytes() != probe_bytes(probe, second):
+    if probe and kept.exists() and read_regular(kept) != probe_bytes(probe, second):
         raise UsageError("the run was recorded with another probe", path=kept, remedy=remedy)
     recorded = run / "graph.json"
     if graph and recorded.exists() and load_graph(run).fingerprint != graph.fingerprint:

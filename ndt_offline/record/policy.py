@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -52,7 +53,13 @@ class Policy:
         # Python shows a warning once per text and place; steps differ, so we count ourselves.
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(f"ndt-offline: {what}\n  try: {remedy}", RuntimeWarning, stacklevel=4)
+            text = f"ndt-offline: {what}\n  try: {remedy}"
+            try:
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
+            except RuntimeWarning:  # warnings are errors here; training is not to end by ours
+                if self.raises:
+                    raise
+                print(text, file=sys.stderr)
 
 
 def reason(error: Exception) -> str:

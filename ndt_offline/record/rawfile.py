@@ -8,7 +8,7 @@ file can be taken in later, even by the next start, and a torn one is noticed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,21 @@ def write(
     return _write(path, [memoryview(part).cast("B") for part in parts if len(part)])
 
 
-def listed(attempt: Path) -> list[Path]:
-    """The raw files of an attempt, by step."""
-    return sorted((attempt / FOLDER).glob("step_*.safetensors"))
+def listed(attempt: Path, known: Container[object] = ()) -> list[tuple[int, Path]]:
+    """The raw files of an attempt by step, without those of the steps that are known."""
+    try:
+        names = os.listdir(attempt / FOLDER)  # by name: there may be thousands
+    except FileNotFoundError:
+        return []
+    found = {_step_in(name): name for name in names}
+    new = sorted(step for step in found if step is not None and step not in known)
+    return [(step, attempt / FOLDER / found[step]) for step in new]
 
 
-def step_of(path: Path) -> int | None:
-    digits = path.stem.removeprefix("step_")
-    return int(digits) if digits.isdecimal() else None
+def _step_in(name: str) -> int | None:
+    digits = name.removeprefix("step_").removesuffix(".safetensors")
+    whole = name == f"step_{digits}.safetensors" and digits.isascii() and digits.isdecimal()
+    return int(digits) if whole else None
 
 
 def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[str, Any], int]:
@@ -53,7 +60,7 @@ def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[
         data = read_regular(path)
         contents = container.parse(data)
         words = journal.parse_line(contents.metadata.get("journal", "").encode())
-        if words is None or words.get("step") != step_of(path):
+        if words is None or words.get("step") != _step_in(path.name):
             raise DamagedError("its metadata is damaged")
         layout = layout_of(contents.metadata.get("layout", ""))
         found = content(layout, gather(contents, layout))

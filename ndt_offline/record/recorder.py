@@ -200,7 +200,7 @@ class Recorder:
 
     def _measured_norm(self) -> Any:
         try:
-            return gradient_norm(self._model)
+            return gradient_norm(self._delivery.parameters())  # type: ignore[union-attr]
         except Exception as error:  # sparse gradients, several devices
             self.policy.warn(
                 "norm",

@@ -25,8 +25,9 @@ from ndt_offline.run.layout import Layout, Vectors
 
 FIELDS = (
     "slots", "payload", "closing", "final", "raw", "recorded", "raw_done", "dropped",
-    "stored_bytes", "bytes", "failures", "finished", "ready",
+    "stored_bytes", "bytes", "failures", "finished", "ready", "asleep",
 )  # fmt: skip
+_AT = {field: place for place, field in enumerate(FIELDS)}
 FREE, CLAIMED, READY = 0, 1, 2
 TEXT = 16 * 1024
 CONTROL = 512 + 2 * TEXT
@@ -38,11 +39,14 @@ class Ring:
     """A ring in a mapped file; made by the trainer, opened by the writer by its descriptor."""
 
     def __init__(self, handle: int, memory: mmap.mmap, slots: int, payload: int) -> None:
-        self.handle, self._memory = handle, memory
+        self.handle, self.memory = handle, memory
         self.slots, self.payload = slots, payload
-        self._fields = np.frombuffer(memory, np.int64, 64)
         self._views: dict[tuple[int, str], Vectors] = {}
         self._stride = HEAD + _aligned(payload)
+        # Not arrays: one integer of an array costs ten times as much to read.
+        self._fields = memoryview(memory)[:512].cast("q")
+        starts = [CONTROL + slot * self._stride for slot in range(slots)]
+        self._heads = [memoryview(memory)[at : at + 64].cast("q") for at in starts]
 
     @classmethod
     def make(cls, slots: int, payload: int, fallback: Path) -> Ring:
@@ -55,20 +59,20 @@ class Ring:
     @classmethod
     def open(cls, handle: int) -> Ring:
         memory = mmap.mmap(handle, os.fstat(handle).st_size)
-        fields = np.frombuffer(memory, np.int64, 64)
-        return cls(handle, memory, int(fields[0]), int(fields[1]))
+        slots, payload = memoryview(memory)[:16].cast("q")
+        return cls(handle, memory, slots, payload)
 
     def __getitem__(self, field: str) -> int:
-        return int(self._fields[FIELDS.index(field)])
+        return self._fields[_AT[field]]
 
     def __setitem__(self, field: str, value: int) -> None:
-        self._fields[FIELDS.index(field)] = value
+        self._fields[_AT[field]] = value
 
     def claim(self) -> int | None:
         """A free slot for the trainer, or None: the ring is full."""
-        for slot in range(self.slots):
-            if self._head(slot)[0] == FREE:
-                self._head(slot)[0] = CLAIMED
+        for slot, head in enumerate(self._heads):
+            if head[0] == FREE:
+                head[0] = CLAIMED
                 return slot
         return None
 
@@ -77,26 +81,26 @@ class Ring:
         text = json.dumps(words).encode()
         if len(text) > TEXT:
             return False
-        head = self._head(slot)
+        head = self._heads[slot]
         start = CONTROL + slot * self._stride + 64
-        self._memory[start : start + len(text)] = text
-        head[1:4] = number, step, len(text)
+        self.memory[start : start + len(text)] = text
+        head[1], head[2], head[3] = number, step, len(text)
         head[0] = READY
         return True
 
     def free(self, slot: int) -> None:
-        self._head(slot)[0] = FREE
+        self._heads[slot][0] = FREE
 
     def waiting(self) -> list[int]:
         """Slots that were handed over, in the order of their numbers."""
-        ready = [slot for slot in range(self.slots) if self._head(slot)[0] == READY]
-        return sorted(ready, key=lambda slot: int(self._head(slot)[1]))
+        ready = [slot for slot, head in enumerate(self._heads) if head[0] == READY]
+        return sorted(ready, key=lambda slot: self._heads[slot][1])
 
     def words(self, slot: int) -> tuple[int, int, dict[str, Any]]:
         """Number, step and words of a slot that was handed over."""
-        _, number, step, length = (int(v) for v in self._head(slot)[:4])
+        _, number, step, length = self._heads[slot][:4]
         start = CONTROL + slot * self._stride + 64
-        return number, step, json.loads(self._memory[start : start + length])
+        return number, step, json.loads(self.memory[start : start + length])
 
     def vectors(self, slot: int, layout: Layout) -> Vectors | None:
         """Views into a slot, one per dtype; None where the layout needs more room."""
@@ -108,31 +112,30 @@ class Ring:
         at = 0
         start = CONTROL + slot * self._stride + HEAD
         for dtype, size in layout.sizes.items():
-            views[dtype] = np.frombuffer(self._memory, np.uint8, size, start + at)
+            views[dtype] = np.frombuffer(self.memory, np.uint8, size, start + at)
             at += _aligned(size)
         self._views[slot, layout.key] = views
         return views
 
     def say(self, who: int, words: Any) -> None:
         """Leave a text for the other side: who is 0 for the writer, 1 for the trainer."""
-        text = json.dumps(words).encode()[: TEXT - 8]
+        text = json.dumps(words).encode()
+        if len(text) > TEXT - 8:  # a cut text is none; the last resort is the least
+            text = json.dumps(words[:1000] if isinstance(words, str) else {}).encode()
         start = 512 + who * TEXT
-        self._memory[start + 8 : start + 8 + len(text)] = text
-        self._memory[start : start + 8] = len(text).to_bytes(8, "little")
+        self.memory[start + 8 : start + 8 + len(text)] = text
+        self.memory[start : start + 8] = len(text).to_bytes(8, "little")
 
     def said(self, who: int) -> Any:
         start = 512 + who * TEXT
-        length = int.from_bytes(self._memory[start : start + 8], "little")
+        length = int.from_bytes(self.memory[start : start + 8], "little")
         with contextlib.suppress(ValueError):
-            return json.loads(self._memory[start + 8 : start + 8 + length])
+            return json.loads(self.memory[start + 8 : start + 8 + length])
         return None
 
     def close(self) -> None:
         # The mapping itself goes with the last view into it.
         os.close(self.handle)
-
-    def _head(self, slot: int) -> Any:
-        return np.frombuffer(self._memory, np.int64, 8, CONTROL + slot * self._stride)
 
 
 def room(layout: Layout) -> int:

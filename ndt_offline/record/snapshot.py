@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,37 +26,45 @@ class Snapshot:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self._parameters: list[torch.Tensor] = []
         self._seen: list[Any] = []
         self._held: list[torch.Tensor] = []
         self._sources: dict[str, list[torch.Tensor]] = {}
         self._parts: dict[int, tuple[Any, list[torch.Tensor]]] = {}
-        self._device: dict[str, torch.Tensor] = {}
+        self._gathered: dict[str, tuple[torch.Tensor, list[torch.Tensor]]] = {}
+        self._places: set[torch.device] = set()
         self.refresh()
 
     def refresh(self) -> Layout:
         """The table of the present state; cheap while no tensor was replaced."""
-        tensors = _tensors(self.model)
+        tensors, self._parameters = _tensors(self.model)
         try:
-            seen = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors or []]
+            seen = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
         except (RuntimeError, ValueError):  # sparse, or not initialised: the table will say so
             seen = []
-        if tensors is None or seen != self._seen or not seen:
+        if seen != self._seen or not seen:
             state = state_of(self.model)
             self.layout = layout_of(state)
             self._sources = {dtype: [] for dtype in self.layout.sizes}
             for tensor in self.layout.tensors:
-                self._sources[tensor.dtype].append(state[tensor.name])
+                if tensor.nbytes:
+                    self._sources[tensor.dtype].append(state[tensor.name])
+            self._places = {s.device for sources in self._sources.values() for s in sources}
             self._parts.clear()
-            self._device.clear()
+            self._gathered.clear()
             # Held: an address is not given to another tensor while we compare by it.
-            self._seen, self._held = seen, tensors or []
+            self._seen, self._held = seen, tensors
         return self.layout
+
+    def parameters(self) -> Iterable[torch.Tensor]:
+        """The model's parameters, as the last `refresh` found them."""
+        return dict.fromkeys(self._parameters) or self.model.parameters()
 
     @property
     def device(self) -> torch.device | None:
-        """The accelerator the weights are on; None for the CPU."""
-        found = {t.device for ts in self._sources.values() for t in ts if t.device.type != "cpu"}
-        return found.pop() if len(found) == 1 else None
+        """The accelerator the weights are on; None for the CPU, and where there are several."""
+        found = [place for place in self._places if place.type != "cpu"]
+        return found[0] if len(found) == 1 else None
 
     def copy_to(self, vectors: Vectors) -> None:
         """The present state into vectors of the table that `refresh` gave.
@@ -63,41 +72,48 @@ class Snapshot:
         From an accelerator: gathered there, then one copy per dtype that this does not wait for.
         """
         for dtype, vector in vectors.items():
-            if not len(vector):
+            sources = self._sources[dtype]
+            if not sources:
                 continue
-            sources = [s for s in self._sources[dtype] if s.numel()]
-            if all(s.device.type == "cpu" for s in sources):
+            if self.device is None:  # the CPU, or several devices one after the other
                 torch._foreach_copy_(self._views(vector, dtype), sources)
-            elif self.device is not None:
-                kind = sources[0].dtype
-                flat = self._device.setdefault(
-                    dtype, torch.empty(len(vector) // kind.itemsize, dtype=kind, device=self.device)
-                )
-                torch._foreach_copy_(_split(flat, sources), sources)
-                torch.from_numpy(vector).view(kind).copy_(flat, non_blocking=True)
-            else:  # several devices: one after the other
-                for view, source in zip(self._views(vector, dtype), sources, strict=True):
-                    view.copy_(source)
+            else:
+                flat, parts = self._flat(dtype, sources)
+                torch._foreach_copy_(parts, sources)
+                torch.from_numpy(vector).view(flat.dtype).copy_(flat, non_blocking=True)
 
-    def take(self) -> tuple[Layout, Vectors]:
-        """The present state in vectors of its own."""
+    def take(self, into: Vectors | None = None) -> tuple[Layout, Vectors]:
+        """The present state in vectors of its own, or in those of an earlier `take`."""
         layout = self.refresh()
-        flat = {
-            dtype: torch.empty(size // ITEMSIZE[dtype], dtype=getattr(torch, dtype))
-            for dtype, size in layout.sizes.items()
-        }
-        vectors = {dtype: tensor.view(torch.uint8).numpy() for dtype, tensor in flat.items()}
+        vectors = into or {}
+        if not into or {dtype: len(vector) for dtype, vector in into.items()} != layout.sizes:
+            flat = {
+                dtype: torch.empty(size // ITEMSIZE[dtype], dtype=getattr(torch, dtype))
+                for dtype, size in layout.sizes.items()
+            }
+            vectors = {dtype: tensor.view(torch.uint8).numpy() for dtype, tensor in flat.items()}
         self.copy_to(vectors)
         if self.device is not None and self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        for vector in vectors.values():  # the ring's views are kept, these are used once
-            self._parts.pop(id(vector), None)
+        if vectors is not into:  # the ring's views are kept, these are used once
+            for vector in vectors.values():
+                self._parts.pop(id(vector), None)
         return layout, vectors
+
+    def _flat(
+        self, dtype: str, sources: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """One vector on the accelerator, and its parts by tensor."""
+        if dtype not in self._gathered:
+            count = sum(s.numel() for s in sources)
+            flat = torch.empty(count, dtype=sources[0].dtype, device=self.device)
+            self._gathered[dtype] = flat, _split(flat, sources)
+        return self._gathered[dtype]
 
     def _views(self, vector: Any, dtype: str) -> list[torch.Tensor]:
         kept = self._parts.get(id(vector))
         if kept is None or kept[0] is not vector:
-            sources = [s for s in self._sources[dtype] if s.numel()]
+            sources = self._sources[dtype]
             views = _split(torch.from_numpy(vector).view(sources[0].dtype), sources)
             self._parts[id(vector)] = kept = (vector, views)
         return kept[1]
@@ -139,37 +155,38 @@ def layout_of(state: dict[str, torch.Tensor]) -> Layout:
     return Layout.of(shapes, aliases)
 
 
-def _tensors(model: nn.Module) -> list[torch.Tensor] | None:
-    """Parameters and persistent buffers as they hang in the modules; None: only state_dict knows.
+def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Parameters and persistent buffers as they hang in the modules, and the parameters alone.
 
-    Cheaper than `state_dict()`, which makes names and metadata and calls hooks.
+    Cheaper than `state_dict()`, which makes names and metadata and calls hooks; nothing where only
+    `state_dict()` knows.
     """
-    found: list[torch.Tensor] = []
-    for inside in _insides(model):
-        if any(inside.get(hook) for hook in _HOOKS):
-            return None
-        found += [p for p in inside["_parameters"].values() if p is not None]
-        skipped = inside["_non_persistent_buffers_set"]
-        buffers = inside["_buffers"]
-        found += [b for name, b in buffers.items() if b is not None and name not in skipped]
-    return found
-
-
-def _insides(model: nn.Module) -> Iterator[dict[str, Any]]:
+    parameters: list[torch.Tensor] = []
+    buffers: list[torch.Tensor] = []
     stack = [model]
     while stack:
         module = stack.pop()
-        kind = type(module)
-        if (
-            kind.state_dict is not nn.Module.state_dict
-            or kind._save_to_state_dict is not nn.Module._save_to_state_dict
-            or kind.get_extra_state is not nn.Module.get_extra_state
-        ):
-            yield {_HOOKS[0]: True}
-            return
         inside = module.__dict__
-        yield inside
+        kind: Any = type(module)
+        if not _is_plain(kind) or any(inside.get(hook) for hook in _HOOKS):
+            return [], []
+        parameters += [p for p in inside["_parameters"].values() if p is not None]
+        if inside["_buffers"]:
+            skipped = inside["_non_persistent_buffers_set"]
+            held = inside["_buffers"].items()
+            buffers += [b for name, b in held if b is not None and name not in skipped]
         stack += [child for child in inside["_modules"].values() if child is not None]
+    return parameters + buffers, parameters
+
+
+@cache
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Whether modules of this class say in their state dict what hangs in them, no more."""
+    return (
+        kind.state_dict is nn.Module.state_dict
+        and kind._save_to_state_dict is nn.Module._save_to_state_dict
+        and kind.get_extra_state is nn.Module.get_extra_state
+    )
 
 
 def _split(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:

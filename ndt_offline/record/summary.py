@@ -17,11 +17,14 @@ class Summary:
     stored_bytes: int  # of the files
     failures: int
     seconds: float  # inside the recorder's calls
+    coding: bool = False  # the writer codes the raw ones when training pauses or has ended
 
     @classmethod
     def of(cls, counts: Mapping[str, int], failures: int, seconds: float) -> Summary:
         names = ("recorded", "raw", "dropped", "bytes", "stored_bytes")
-        return cls(**{n: int(counts.get(n, 0)) for n in names}, failures=failures, seconds=seconds)
+        numbers = {name: int(counts.get(name, 0)) for name in names}
+        coding = bool(counts.get("coding")) and numbers["raw"] > 0
+        return cls(**numbers, failures=failures, seconds=seconds, coding=coding)
 
     @property
     def ratio(self) -> float:
@@ -30,7 +33,9 @@ class Summary:
 
     def __str__(self) -> str:
         return (
-            f"{self.recorded} checkpoints recorded, {self.raw} raw, {self.dropped} dropped; "
+            f"{self.recorded} checkpoints recorded, {self.raw} raw"
+            + " (being coded in the background)" * self.coding
+            + f", {self.dropped} dropped; "
             f"{self.stored_bytes / 1e6:.1f} MB, ratio {self.ratio:.2f}; "
             f"{self.seconds:.2f} s in the loop"
             + (f"; {self.failures} faults" * bool(self.failures))

@@ -6,7 +6,6 @@ before loses at most the batch, and the journal's checksums tell.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -49,22 +48,7 @@ class Syncer:
     def _serve(self) -> None:
         while (files := self._batches.get()) is not None:
             try:
-                sync_files(files)
-                sync_files([self._journal])
+                durable.sync(files)
+                durable.sync([self._journal])
             except OSError as error:
                 self._failed(error)
-
-
-def sync_files(files: list[Path]) -> None:
-    """fsync of files and of the folders they lie in; those that are gone by now are left out."""
-    for path in files:
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    for folder in {path.parent for path in files}:
-        durable.sync_folder(folder)

@@ -67,10 +67,7 @@ class Writer:
 
     def adopt_raw(self, layout_of: Callable[[str], Layout]) -> None:
         """Journal every raw file that has no line yet; one that is damaged counts as dropped."""
-        for path in rawfile.listed(self.attempt):
-            step = rawfile.step_of(path)
-            if step is None or step in self._done:
-                continue
+        for step, path in rawfile.listed(self.attempt, self._done):
             try:
                 done, scalars, size = rawfile.read(path, layout_of)
             except NdtError as error:

@@ -13,44 +13,66 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ndt_offline.errors import NdtError
+from ndt_offline.record import priority
+from ndt_offline.record.dropped import rest_of
 from ndt_offline.record.leftovers import take_over
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
+from ndt_offline.run.deferred import code_raw
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
+PAUSE = 2.0  # seconds without a checkpoint: time to code what was written raw
 IDLE = 0.5  # seconds between looks at the trainer
 PATIENCE = 5  # tries for a checkpoint once the trainer is gone
 
 
 class Service:
-    """Moves checkpoints from a ring into an attempt."""
+    """Moves checkpoints from a ring into an attempt.
 
-    def __init__(self, ring: Ring, attempt: Path, precision: str | None) -> None:
-        self.ring, self.attempt = ring, attempt
+    defer: code raw checkpoints while training pauses.
+    """
+
+    def __init__(
+        self, ring: Ring, attempt: Path, precision: str | None, defer: bool = False
+    ) -> None:
+        self.ring, self.attempt, self.defer = ring, attempt, defer
+        self._coding: Iterator[int] | None = None
+        self._worked, self._coded = time.monotonic(), 0
         self.writer = Writer(attempt, precision, self.failed)
         self._layouts: dict[str, Layout] = {}
         self._raw_seen = self._tries = 0
+        self._stuck = False  # raw files could not be taken in: tried again, not at once
         self.writer.counts["bytes"] = ring["bytes"]  # of a writer that died before this one
         self._told()
 
-    def run(self, wait: Callable[[float], None], alive: Callable[[], bool]) -> None:
-        """Serve until the trainer closed or died and nothing is left to do."""
+    def run(
+        self,
+        wait: Callable[[float], None],
+        alive: Callable[[], bool],
+        hurry: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Serve until the trainer closed or died and nothing is left to do.
+
+        hurry: called when training is over, again until it says True.
+        """
         self.ring["ready"] = 1
+        hurried = False
         while True:
             ending = bool(self.ring["closing"]) or not alive()
+            hurried = hurried or (ending and hurry())
             worked = self.serve(ending)
             if ending and not self.ring.waiting():
                 break
-            if not worked:
-                wait(min(IDLE, 0.05 * 2**self._tries) if self._tries else IDLE)
+            if not worked and not self._code_raw():
+                self._sleep(wait)
         self.finish()
 
     def serve(self, ending: bool) -> bool:
@@ -58,9 +80,13 @@ class Service:
         waiting = self.ring.waiting()
         worked = bool(waiting) and self._store(waiting[0], ending)
         raw = self.ring["raw"]
-        if raw != self._raw_seen and self._guarded(self._adopt):
-            self._raw_seen = raw
+        if raw != self._raw_seen:
+            self._stuck = not self._guarded(self._adopt)
+            self._raw_seen = self._raw_seen if self._stuck else raw
+            worked = worked or not self._stuck
         self._told()
+        if worked:
+            self._worked = time.monotonic()
         return worked
 
     def finish(self) -> None:
@@ -69,13 +95,37 @@ class Service:
         closed = bool(self.ring["closing"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}
-        for step, scalars in said.pop("dropped_steps", []):
+        for step, scalars in rest_of(said):
             self._patiently(partial(self.writer.drop, step, scalars))
         end = {"trainer": "closed" if closed else "died", **said}
         final = not closed or bool(self.ring["final"])
         self._patiently(lambda: self.writer.close(end if final else None))
         self._told()
         self.ring["finished"] = 1
+
+    def _code_raw(self) -> bool:
+        """In a pause of the training: code one of the raw checkpoints; whether there was one."""
+        if not self.defer or time.monotonic() - self._worked < PAUSE:
+            return False
+        raws = self.ring["raw"]
+        if self._coding is None and raws > self._coded:
+            self._coding, self._coded = code_raw(self.attempt), raws
+        found = False
+        if self._coding is not None:
+            try:
+                found = next(self._coding, None) is not None
+            except (OSError, NdtError) as error:
+                self.failed(error)
+            if not found:
+                self._coding = None
+        return found
+
+    def _sleep(self, wait: Callable[[float], None]) -> None:
+        self.ring["asleep"] = 1  # before the last look: what comes after it wakes us
+        news = self.ring.waiting() or self.ring["raw"] != self._raw_seen or self.ring["closing"]
+        if self._tries or self._stuck or not news:
+            wait(min(IDLE, 0.05 * 2**self._tries) if self._tries else IDLE)
+        self.ring["asleep"] = 0
 
     def failed(self, error: Exception) -> None:
         self.ring.say(0, str(error))
@@ -139,14 +189,20 @@ def main(arguments: list[str]) -> None:
     lock = Lock(attempt / "writer.lock")
     while not lock.take():  # the one before it in this attempt is still at work
         time.sleep(0.05)
-    service = Service(Ring.open(told["ring"]), attempt, told["precision"])
+    service = Service(Ring.open(told["ring"]), attempt, told["precision"], defer=True)
     pipe = told["pipe"]
+
+    priority.lower()  # not before: the training waits for the imports above
 
     def wait(seconds: float) -> None:
         if select.select([pipe], [], [], seconds)[0] and not os.read(pipe, 4096):
             time.sleep(min(seconds, 0.05))  # the other end is gone: its parent id will tell
 
-    service.run(wait, lambda: os.getppid() == told["trainer"])
+    service.run(wait, lambda: os.getppid() == told["trainer"], priority.restore)
+    priority.lower()
+    with contextlib.suppress(OSError, NdtError):  # full, or gone: the next start goes on
+        for _ in code_raw(attempt):
+            pass
     take_over(attempt.parent, before=int(attempt.name))
     log = attempt / "writer.log"
     with contextlib.suppress(OSError):
@@ -157,14 +213,6 @@ def main(arguments: list[str]) -> None:
 def _behave() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(19)
-    # A session of its own is a scheduling group of its own (autogroup): `nice` counts within it.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
-    if hasattr(os, "sched_setscheduler"):  # batch: waking up never pushes the trainer off its core
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ndt_offline.graph.operations import packet
 from ndt_offline.graph.program import Graph
 from ndt_offline.replay.losses import sample_losses
 from ndt_offline.replay.sites import Plan, Site
@@ -86,7 +87,7 @@ class Backward:
         """g_i of the samples in `part`: [samples, *shape], the sum over the parameter's sites."""
         found: Tensor | None = None
         for site in self.plan.sites[parameter]:
-            share = self._masked(site, part) if site.route == "mask" else self._split(site, part)
+            share = _ROUTES.get(site.route, Backward._split)(self, site, part)
             if site.carrier != parameter:
                 share = self._through_makers(site.carrier, parameter, share)
             found = share if found is None else found + share
@@ -122,6 +123,12 @@ class Backward:
             rows = [one([a[i] for a in arguments], [s[i] for s in slopes]) for i in range(count)]
             return torch.stack(rows)
 
+    def _shifted(self, site: Site, part: slice) -> Tensor:
+        """Sums over all but the carrier's axis: channels are the first of an image, else last."""
+        slopes = self.own(site.outputs[0][0], part)
+        axis = 2 if packet(site.step.op).startswith("conv") else slopes.ndim - 1
+        return slopes.sum([i for i in range(1, slopes.ndim) if i != axis])
+
     def _masked(self, site: Site, part: slice) -> Tensor:
         """All samples through the operation, and back with the gradient of one at a time."""
         carrier = self.values[site.carrier].detach().requires_grad_()
@@ -153,6 +160,12 @@ class Backward:
         except RuntimeError:
             rows = [torch.autograd.grad(made, leaf, one, retain_graph=True)[0] for one in share]
             return torch.stack(rows)
+
+
+_ROUTES: dict[str, Callable[[Backward, Site, slice], Tensor]] = {
+    "shift": Backward._shifted,
+    "mask": Backward._masked,
+}
 
 
 def _apply(site: Site, values: dict[str, Any]) -> list[Tensor]:

@@ -17,7 +17,7 @@ import torch
 from ndt_offline.errors import NdtError
 from ndt_offline.graph.costs import forward_bytes, forward_flops
 from ndt_offline.replay import device as devices
-from ndt_offline.replay.capture import Capture, Factors, State, upcast
+from ndt_offline.replay.capture import Capture, Factors, State, upcast, wide
 from ndt_offline.replay.forward import Row, weight_matrix
 from ndt_offline.replay.grams import Parts, gram, layer_values, products
 from ndt_offline.replay.setup import Setup
@@ -154,6 +154,7 @@ class BatchReplayer:
 
         def seen(index: int, matrix: torch.Tensor, factors: Factors | None) -> None:
             if tuple(matrix.shape) == (space.layers[index].rows, space.layers[index].columns):
+                matrix = wide(matrix, self._center)
                 parts = (gram(matrix),) if factors is None else products(matrix, factors)
                 found.parts[index] = parts
 
@@ -189,13 +190,14 @@ class BatchReplayer:
 
         def seen(index: int, matrix: torch.Tensor | None, factors: Factors | None) -> None:
             if index in lost and matrix is not None:
-                found[index] = singular_values(matrix.cpu().numpy(), self._work)
+                plain = wide(matrix, self._center).cpu().numpy()
+                found[index] = singular_values(plain, self._work)
 
         if space is self.setup.spaces[0] and self._capture is not None:
             self._capture.outputs(state, seen)
         else:
             for index in lost:
-                seen(index, weight_matrix(state, space, index, self._center), None)
+                seen(index, weight_matrix(state, space, index, False), None)
         return found
 
     def _planned(self) -> int:

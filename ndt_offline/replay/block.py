@@ -9,24 +9,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from ndt_offline.errors import DamagedError, NdtError
+from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.batch import BatchReplayer
-from ndt_offline.replay.chunk import Chunk
+from ndt_offline.replay.chunk import Chunk, written_arrays
 from ndt_offline.replay.device import find_device
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
+from ndt_offline.replay.survey import Survey
+from ndt_offline.replay.witness import Watch, make_witness
+from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder, Run
 from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import OUTCOME, Space
 
 Starting = Callable[[int], None]  # told the row before it is begun, and -1 at the end
-Needs = frozenset[str]  # spaces to measure
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a row still lacks: spectra of these spaces, these measures."""
+
+    spaces: frozenset[str]
+    measures: tuple[str, ...] = ()
 
 
 class BlockRunner:
@@ -35,36 +46,45 @@ class BlockRunner:
     def __init__(self, job: Job) -> None:
         self._job, self._setup = job, job.setup
         self._run = Run(locate(self._setup.run), [], [])
-        self._replayer = cache(self._make)
+        self._device = find_device(job.device)
+        self._arrays = cache(lambda: written_arrays(job))
+        self._replayer = cache(self._make_replayer)
+        self._batches = cache(self._make_batches)
         self._group = Group()
-
-    def _make(self, needs: Needs) -> Replayer | BatchReplayer:
-        only, device = _only(self._setup, needs), find_device(self._job.device)
-        if device == "cpu":
-            return Replayer(self._run, only)
-        return BatchReplayer(self._run, only, device)
+        self._decoder: Decoder | None = None
+        self._measures = choose_measures(tuple(job.measures))
+        self._witness = make_witness(self._run, self._setup, self._measures, self._pass)
 
     def __call__(self, block: Block, starting: Starting = lambda row: None) -> BlockReport:
         started = time.perf_counter()
-        chunk = Chunk(self._job, block)
+        chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
+        decoder.go_on_from(self._decoder)
+        survey = Survey(self._job, block, decoder, self._witness, self._measures)
         given_up = dict(block.given_up)
         problems = []
         for row in block.todo:
-            if self._stands(chunk, block, row):
+            stands, measures = self._stands(chunk, block, row), survey.lacking(row)
+            if stands and not measures:
                 continue
-            needs = self._needs(chunk, block, row)
+            needs = Needs(frozenset() if stands else self._needs(chunk, block, row), measures)
             if row in given_up:
-                needs, outcome, result = chunk.spaces, "failed", self._none(given_up[row])
-            elif not needs:
+                needs = replace(needs, spaces=chunk.spaces)
+                outcome, result = "failed", self._none(given_up[row])
+            elif not needs.spaces and not measures:
                 outcome, result = "ok", self._none("")
             else:
                 starting(row)
+                self._survey = survey
                 outcome, result = self._one(decoder, block, row, needs)
-            self._put(chunk, block, row, needs, outcome, result)
+            survey.put(row, measures, "" if outcome == "ok" else result.problem)
+            if not stands:
+                self._put(chunk, block, row, needs.spaces, outcome, result)
             if result.problem:
                 problems.append((block.entries[row - block.start].step, result.problem))
         starting(-1)
+        self._decoder = decoder if self._measures else None  # the next block may look back
+        survey.write()
         chunk.write()
         seconds = time.perf_counter() - started
         return BlockReport(block.start, len(block.todo), seconds, tuple(problems), _peak())
@@ -72,7 +92,9 @@ class BlockRunner:
     def measure(self, block: Block, rows: int) -> float:
         """Seconds per row of the first rows, nothing written: what a plan can be made with."""
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        replayer = self._replayer(frozenset(self._job.keys))
+        spaces = frozenset(self._job.keys)
+        on_cpu = self._device == "cpu"
+        replayer = self._replayer(spaces, False) if on_cpu else self._batches(spaces)
         started = time.perf_counter()
         tried = block.todo[:rows]
         for row in tried:
@@ -91,7 +113,7 @@ class BlockRunner:
             return mark == row_mark(key, block.entries[row - block.start])
         return mark == bad_mark(key, block.window(row))
 
-    def _needs(self, chunk: Chunk, block: Block, row: int) -> Needs:
+    def _needs(self, chunk: Chunk, block: Block, row: int) -> frozenset[str]:
         """The spaces in which a row is not done: all of them where it could not be used before."""
         if chunk.outcome(row) != OUTCOME["ok"]:
             return chunk.spaces
@@ -102,7 +124,16 @@ class BlockRunner:
     def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
         entry = block.entries[row - block.start]
         try:
-            result = self._group.measure(self._replayer(needs), decoder, block, row, needs)
+            watch = self._survey.begin(row, needs.measures)
+            if self._device == "cpu":
+                replayer = self._replayer(needs.spaces, watch is not None)
+                result = replayer.measure(decoder.read(entry), watch)
+            else:
+                result = self._on_device(decoder, block, row, needs.spaces)
+                if watch is not None:  # measures look at activations here
+                    self._pass(decoder.read(entry), watch)
+            if needs.measures:
+                self._survey.finish(row, decoder.read(entry), result.problem)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)
             problem = f"{error.path or entry.path}: {error.what}"
@@ -112,13 +143,35 @@ class BlockRunner:
             return "failed", self._none(f"{entry.path}: {type(error).__name__}: {what}")
         return ("failed" if result.problem else "ok"), result
 
+    def _on_device(self, decoder: Decoder, block: Block, row: int, spaces: frozenset[str]) -> Row:
+        if not spaces:
+            return self._none("")
+        return self._group.measure(self._batches(spaces), decoder, block, row, spaces)
+
+    def _pass(self, decoded: Decoded, watch: Watch) -> None:
+        """The probe through a checkpoint that a measure looks back at."""
+        self._replayer(frozenset(), True).measure(decoded, watch)
+
+    def _make_batches(self, spaces: frozenset[str]) -> BatchReplayer:
+        return BatchReplayer(self._run, _only(self._setup, spaces), self._device)
+
+    def _make_replayer(self, spaces: frozenset[str], watched: bool) -> Replayer:
+        reached = spaces | {"activations"} if watched else spaces
+        return Replayer(self._run, _only(self._setup, reached), spaces)
+
     def _none(self, problem: str) -> Row:
         row = Row.empty(self._setup.spaces)
         row.problem = problem
         return row
 
     def _put(
-        self, chunk: Chunk, block: Block, row: int, needs: Needs, outcome: str, result: Row
+        self,
+        chunk: Chunk,
+        block: Block,
+        row: int,
+        needs: frozenset[str],
+        outcome: str,
+        result: Row,
     ) -> None:
         entry, key = block.entries[row - block.start], self._setup.key
         good = outcome == "ok"
@@ -127,7 +180,7 @@ class BlockRunner:
         chunk.put(row, needs, OUTCOME[outcome], result, mark, marks)
 
 
-def _only(setup: Setup, needs: Needs) -> Setup:
+def _only(setup: Setup, needs: frozenset[str]) -> Setup:
     """The same replay, measuring these spaces alone."""
     none = tuple(Space(s.name, s.layers if s.name in needs else ()) for s in setup.spaces)
     activations = setup.activations if "activations" in needs else ()

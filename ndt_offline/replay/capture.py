@@ -62,8 +62,8 @@ class Capture:
         self._given = {name: named[name] for name in sources & named.keys()}
         self._sources = sources - named.keys()
 
-    def outputs(self, state: State, seen: Seen) -> list[torch.Tensor]:
-        """The model's output for each probe; `seen` is told every layer of the first.
+    def outputs(self, state: State, seen: Seen, all_probes: bool = True) -> list[torch.Tensor]:
+        """The model's output for each probe; `seen` is told every layer of the first, uncentred.
 
         Raises NdtError where the weights do not fit the graph or an operation fails.
         """
@@ -76,17 +76,17 @@ class Capture:
                 kept[node] = value
             for index in self._by_node.get(node, ()):
                 matrix = self._matrix(value, self._rule(index))
-                seen(index, self._wide(matrix), self._product(index, kept, state))
+                seen(index, wide(matrix, False), self._product(index, kept, state))
 
         nodes = self._by_node.keys() | self._sources
         outputs = [self.graph.run(state, inputs, visit=visit, nodes=nodes)]
-        others = self._probes[1:]
+        others = self._probes[1:] if all_probes else []
         return outputs + [self.graph.run(state, x, visit=None, nodes=()) for x, _ in others]
 
     def signals(self, outputs: Sequence[torch.Tensor]) -> list[float]:
         """Loss and accuracy of each probe, one after the other."""
         found: list[float] = []
-        for output, (_, targets) in zip(outputs, self._probes, strict=True):
+        for output, (_, targets) in zip(outputs, self._probes, strict=False):
             found += loss_and_accuracy(self._setup.loss, output, targets)
         return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +17,35 @@ from ndt_offline.store.schema import MEASURES, open_root
 MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
 
 
+def written_arrays(job: Job) -> dict[str, Any]:
+    """The arrays that a replay writes, opened once: while the job holds the store none changes."""
+    root = open_root(locate(job.store))
+    names = ["signals/probe", "records/outcome", "records/problem"]
+    for space in job.setup.spaces:
+        if space.layers:
+            names += [f"{space.name}/singular_values", f"{space.name}/status"]
+    return {name: root[name] for name in (*names, *MARKS)}
+
+
 class Chunk:
     """Rows [start, stop) of every array that a replay writes."""
 
-    def __init__(self, job: Job, block: Block) -> None:
+    def __init__(self, job: Job, block: Block, arrays: Mapping[str, Any] | None = None) -> None:
         job.check_token()
         self._job, self._start = job, block.start
         self.spaces = frozenset(space.name for space in job.setup.spaces)
-        root = open_root(locate(job.store))
-        names = ["signals/probe", "records/outcome", "records/problem"]
-        for space in job.setup.spaces:
-            if space.layers:
-                names += [f"{space.name}/singular_values", f"{space.name}/status"]
-        self._stored = {name: root[name] for name in (*names, *MARKS)}
+        self._stored = arrays if arrays is not None else written_arrays(job)
         self._span = slice(block.start, block.stop)
-        count = block.stop - block.start
-        marks = {name: np.asarray(self._stored[name][self._span]) for name in MARKS}
-        fresh = len(block.todo) == count and not any(m.any() for m in marks.values())
-        self._rows = marks | {
-            name: np.full((count, *array.shape[1:]), array.fill_value, array.dtype)
+        self._count, self._todo = block.stop - block.start, len(block.todo)
+        self._marks = {name: np.asarray(self._stored[name][self._span]) for name in MARKS}
+        self._outcome = np.asarray(self._stored["records/outcome"][self._span])
+
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Every array; not read, and so not written, where only a measure is added."""
+        fresh = self._todo == self._count and not any(m.any() for m in self._marks.values())
+        return self._marks | {
+            name: np.full((self._count, *array.shape[1:]), array.fill_value, array.dtype)
             if fresh
             else np.asarray(array[self._span])
             for name, array in self._stored.items()
@@ -41,13 +53,13 @@ class Chunk:
         }
 
     def mark(self, row: int) -> int:
-        return int(self._rows["records/spectra"][row - self._start])
+        return int(self._marks["records/spectra"][row - self._start])
 
     def measured(self, row: int, space: str) -> int:
-        return int(self._rows["records/measured"][row - self._start, MEASURES.index(space)])
+        return int(self._marks["records/measured"][row - self._start, MEASURES.index(space)])
 
     def outcome(self, row: int) -> int:
-        return int(self._rows["records/outcome"][row - self._start])
+        return int(self._outcome[row - self._start])
 
     def put(
         self,
@@ -74,6 +86,8 @@ class Chunk:
 
     def write(self) -> None:
         """Write every array whole, the marks after everything they speak of."""
+        if "_rows" not in self.__dict__:
+            return  # nothing was put
         self._job.check_token()
         for name, array in self._stored.items():
             array[self._span] = self._rows[name]

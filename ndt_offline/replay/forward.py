@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.store.results import SPACES
 from ndt_offline.store.schema import QUANTITIES, STATUS, Space
+
+Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix as it is
 
 
 @dataclass
@@ -46,22 +51,26 @@ class Row:
 
 
 class Replayer:
-    """Graph and probe, loaded once per process, and what to measure in every checkpoint."""
+    """Graph and probe, loaded once per process, and what to measure in every checkpoint.
+
+    reduced: the spaces whose matrices are reduced to their spectra; others are only watched.
+    """
 
     size = 1  # checkpoints at once
 
-    def __init__(self, run: Run, setup: Setup) -> None:
+    def __init__(self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
-        self.setup = setup
+        self.setup, self._reduced = setup, reduced
         self._work = Workspace()
         self._capture = Capture(run, setup) if setup.activations else None
         self.graph = self._capture.graph if self._capture else None
 
-    def measure(self, decoded: Decoded) -> Row:
+    def measure(self, decoded: Decoded, watch: Watch | None = None) -> Row:
         """Spectra of weights and activations, probe loss and accuracy, of one checkpoint.
 
         A forward pass that fails is told in `.problem`; the weights are measured all the same.
+        watch: also told every activation matrix, uncentred.
         """
         row = Row.empty(self.setup.spaces)
         state = to_torch(decoded.layout, decoded.vectors)
@@ -70,7 +79,7 @@ class Replayer:
         self._weights(state, row)
         if self._capture is not None:
             try:
-                self._activations(self._capture, state, row)
+                self._activations(self._capture, state, row, watch)
             except (NdtError, RuntimeError) as error:
                 row.problem = f"forward pass failed: {error}"
         return row
@@ -81,16 +90,21 @@ class Replayer:
             matrix = weight_matrix(state, space, index, self.setup.parameters.center)
             row.put(space, index, None if matrix is None else self._values(matrix, None))
 
-    def _activations(self, capture: Capture, state: State, row: Row) -> None:
-        space = self.setup.spaces[0]
+    def _activations(self, capture: Capture, state: State, row: Row, watch: Watch | None) -> None:
+        space, reducing = self.setup.spaces[0], "activations" in self._reduced
 
         def seen(index: int, matrix: torch.Tensor, factors: Factors | None) -> None:
             expected = (space.layers[index].rows, space.layers[index].columns)
             fits = tuple(matrix.shape) == expected
-            row.put(space, index, self._values(matrix, factors) if fits else None)
+            if watch is not None and fits:
+                watch(index, matrix.numpy())
+            if reducing:
+                plain = wide(matrix, self.setup.parameters.center)
+                row.put(space, index, self._values(plain, factors) if fits else None)
 
         with torch.inference_mode():
-            signals = capture.signals(capture.outputs(state, seen))
+            # Who only watches looks at the first probe.
+            signals = capture.signals(capture.outputs(state, seen, all_probes=reducing))
         row.probe[: len(signals)] = signals
 
     def _values(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:

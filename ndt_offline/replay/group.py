@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ndt_offline.errors import NdtError
 from ndt_offline.replay.batch import BatchReplayer
-from ndt_offline.replay.forward import Replayer, Row
+from ndt_offline.replay.forward import Row
 from ndt_offline.replay.mark import Block
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder
@@ -22,15 +22,13 @@ class Group:
 
     def measure(
         self,
-        replayer: Replayer | BatchReplayer,
+        replayer: BatchReplayer,
         decoder: Decoder,
         block: Block,
         row: int,
         needs: frozenset[str],
     ) -> Row:
         """The results of one row. Raises NdtError where its checkpoint cannot be used."""
-        if isinstance(replayer, Replayer):
-            return replayer.measure(decoder.read(block.entries[row - block.start]))
         known = self._ahead.pop((row, needs), None)
         if known is not None:
             return known

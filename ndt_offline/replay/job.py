@@ -26,6 +26,7 @@ class Job:
     """A prepared replay and where its results go.
 
     keys: identity of what is measured in each space.
+    measures: {how it is named: identity} of what is computed beside the spectra.
     token: of the analysis that holds the store; a task of an earlier one, still running
         somewhere, finds another token there and writes nothing.
     device: what replays, as `device.find_device` reads it where the work is done. It is no part
@@ -37,6 +38,7 @@ class Job:
     keys: dict[str, int]
     limits: Limits = Limits()
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    measures: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
 
     def check_token(self) -> None:

@@ -29,13 +29,28 @@ class Block:
     before: tuple[Entry, ...]
     todo: tuple[int, ...]  # rows to compute, the others are done
     given_up: tuple[tuple[int, str], ...] = ()  # (row, why): recorded as failed, not tried
+    ends: tuple[Entry, ...] = ()  # the run's first row, and its last after what that builds on
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], start: int, stop: int, todo: Sequence[int]) -> Block:
+    def of(
+        cls,
+        entries: Sequence[Entry],
+        start: int,
+        stop: int,
+        todo: Sequence[int],
+        ends: bool = False,
+    ) -> Block:
         """The block of these rows, with what it needs and no more: it travels to workers."""
         light = [replace(e, scalars=_NONE) for e in entries[max(0, start - SEGMENT) : stop]]
         at = min(start, SEGMENT)
-        return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo))
+        far = [replace(e, scalars={}) for e in (entries[0], *entries[-SEGMENT - 1 :])]
+        outside = tuple(far) if ends else ()
+        return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo), ends=outside)
+
+    def entry(self, row: int) -> Entry | None:
+        """The entry of a row of this block, or of one shortly before it."""
+        at = len(self.before) + row - self.start
+        return (*self.before, *self.entries)[at] if row >= 0 <= at else None
 
     def window(self, row: int) -> tuple[Entry, ...]:
         """The entry of a row and those it may build on."""
@@ -61,8 +76,12 @@ def row_mark(key: int, entry: Entry) -> int:
     For files that others wrote, size and time stand for the content: nothing is read to know
     that nothing is to do.
     """
-    known = entry.content if entry.content is not None else entry.stamp()
-    return fingerprint(key, entry.step, known)
+    return fingerprint(key, entry.step, known_as(entry))
+
+
+def known_as(entry: Entry) -> object:
+    """What a checkpoint is known by."""
+    return entry.content if entry.content is not None else entry.stamp()
 
 
 def bad_mark(key: int, window: Sequence[Entry]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
+from ndt_offline.measure.plugin import WHOLE, Measure
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
@@ -145,6 +146,14 @@ def prepare(run: Run, parameters: Parameters) -> Setup:
         forward_bytes(graph) if graph and chosen else 0,
         str(config_path(run, parameters) or ""),
     )
+
+
+def layers_of(measure: Measure, setup: Setup) -> tuple[str, ...]:
+    """The layers that a measure has a row for."""
+    if measure.space == "model":
+        return (WHOLE,)
+    space = setup.spaces[0 if measure.space == "activations" else 1]
+    return tuple(layer.name for layer in space.layers)
 
 
 def load_graph_and_probe(

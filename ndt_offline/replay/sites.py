@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ndt_offline.errors import NdtError, RefusedError
 from ndt_offline.graph.document import Document, Node
+from ndt_offline.graph.document import found as found_in
 from ndt_offline.graph.inputs import flatten
-from ndt_offline.graph.operations import packet
+from ndt_offline.graph.operations import RECURRENT, packet
 from ndt_offline.graph.program import Graph
 from ndt_offline.graph.steps import Step, make_steps
 from ndt_offline.replay.trial import Layout, Trial, close, run_trial
@@ -28,13 +29,23 @@ from ndt_offline.replay.trial import Layout, Trial, close, run_trial
 # y = x W' or y = x W on rows x: where x and W stand, and whether W is [in, out].
 _ROWS = {"linear": (0, 1, False), "addmm": (1, 2, True), "mm": (0, 1, True)}
 
+# Where the bias stands, and whether it is added along the last axis, or along the channels.
+_SHIFTS = {
+    "linear": (2, True),
+    "addmm": (0, True),
+    "conv1d": (2, False),
+    "conv2d": (2, False),
+    "conv3d": (2, False),
+}
+
 
 @dataclass(frozen=True)
 class Site:
     """`step` reads `carrier`; `batched` are those of the values it `reads` that hold samples.
 
     outputs: what it gives, by name, with its position where there are several.
-    route: outer  rows times a matrix, one row a sample: gradients are outer products
+    route: shift  a bias of rows or channels: gradients are sums
+           outer  rows times a matrix, one row a sample: gradients are outer products
            split  the operation works on one sample alone
            mask   it does not: all samples pass, with the gradient of one
     flipped: for outer, the carrier is [in, out].
@@ -90,6 +101,7 @@ def make_plan(graph: Graph, state: Mapping[str, Tensor], inputs: Any) -> Plan:
     results = {name for node in reading for name, _ in _outputs(document, node)}
     wanted = results | {document.output} | {name for node in reading for name in node.refs()}
     trial = run_trial(graph, state, given, samples, wanted, shared)
+    trial.layouts.update(_states(reading, shared - set(origins), trial))
     steps = {step.name: step for step in make_steps(document, None)}
     found: dict[str, list[Site]] = {}
     for node in reading:
@@ -139,8 +151,20 @@ def _outputs(document: Document, node: Node) -> tuple[tuple[str, int | None], ..
 
 def _site(document: Document, node: Node, carrier: str, step: Step, shared: set[str]) -> Site:
     reads = tuple(dict.fromkeys(node.refs()))
-    batched = tuple(name for name in reads if name not in shared)
+    own = set(_state_names(node)) & (shared - {carrier})
+    batched = tuple(name for name in reads if name not in shared or name in own)
     return Site(step, carrier, reads, batched, _outputs(document, node))
+
+
+def _state_names(node: Node) -> list[str]:
+    """The first states of a recurrent node: [layers, samples, size], mostly made of zeros."""
+    return list(found_in(node.args[1])) if packet(node.op) in RECURRENT else []
+
+
+def _states(reading: list[Node], shared: set[str], trial: Trial) -> dict[str, Layout]:
+    """Where the samples are in first states that depend on nothing: all are the same there."""
+    names = {name for node in reading for name in _state_names(node)} & shared
+    return {name: Layout(1, True) for name in names}
 
 
 def _check_known(site: Site, trial: Trial, parameters: list[str]) -> None:
@@ -159,11 +183,20 @@ def _routed(site: Site, node: Node, trial: Trial) -> Site:
         return site
     x, weight, flipped = _ROWS.get(packet(node.op), (0, 0, False))
     named = [getattr(argument, "name", None) for argument in node.args]
+    if not node.kwargs and packet(node.op) in _SHIFTS:
+        place, rows_last = _SHIFTS[packet(node.op)]
+        bias = trial.values[site.carrier].ndim == 1 and named[place : place + 1] == [site.carrier]
+        if bias and named.count(site.carrier) == 1 and (rows_last or _channels(site, trial)):
+            return replace(site, route="shift")
     if packet(node.op) in _ROWS and not node.kwargs and named[weight] == site.carrier:
         rows = trial.values[str(named[x])]
         if named[x] in site.batched and tuple(rows.shape[:-1]) == (trial.samples,):
             return replace(site, route="outer", flipped=flipped)
     return replace(site, route="split")
+
+
+def _channels(site: Site, trial: Trial) -> bool:
+    return trial.layouts[site.outputs[0][0]] == Layout(0, True)
 
 
 def _alone(site: Site, trial: Trial, sample: int) -> bool:

@@ -51,7 +51,7 @@ class Trial:
 
     samples: int
     values: Mapping[str, Tensor]
-    layouts: Mapping[str, Layout]
+    layouts: dict[str, Layout]
 
 
 def run_trial(

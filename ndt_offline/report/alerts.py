@@ -1,6 +1,7 @@
 """Rules that turn a finding into an exit code: `--fail-on "stable_rank(layer2) < 2"`.
 
     rule     =  subject  comparison  number
+             |  signature [ "(" where ")" ]    collapse, overfitting, ...: `relate.signatures`
     subject  =  quantity [ "(" where ")" ]     of a series
              |  signal                         loss, grad_norm, probe_loss, probe_accuracy, ...
     quantity =  a metric: its last value       also first.METRIC, min.METRIC, max.METRIC
@@ -24,8 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
+from ndt_offline.relate.signatures import SIGNATURES, Signature
 from ndt_offline.report.baselines import Comparison
+from ndt_offline.report.failures import find_signatures, signature_lines
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import SPACES, Results
@@ -40,6 +43,8 @@ _RULE = re.compile(
     r"\s*(?P<quantity>[A-Za-z_][\w.\-]*)\s*(?:\(\s*(?P<where>[^()]*?)\s*\))?"
     r"\s*(?P<sign><=|>=|==|!=|<|>)\s*(?P<number>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*"
 )
+_SIGN = re.compile(r"\s*(?P<name>[a-z]+)\s*(?:\(\s*(?P<where>[^()]*?)\s*\))?\s*")
+MET = "is met"  # the comparison of a rule that is a signature
 EXAMPLE = '--fail-on "stable_rank(layer2) < 2"'
 
 
@@ -61,6 +66,9 @@ class Rule:
 
 def parse_rule(text: str) -> Rule:
     """Read one rule. Raises UsageError that says what a rule looks like."""
+    sign = _SIGN.fullmatch(text) if len(text) <= 500 else None
+    if sign is not None and sign["name"] in SIGNATURES:
+        return Rule(text.strip(), sign["name"], None, sign["where"] or "*", MET, 0.0)
     match = _RULE.fullmatch(text) if len(text) <= 500 else None
     try:
         number = float(match["number"]) if match else math.nan
@@ -70,7 +78,7 @@ def parse_rule(text: str) -> Rule:
         raise UsageError(f"--fail-on {text[:80]!r} is no rule", remedy=EXAMPLE)
     where = match["where"] or "*"
     space, _, rest = where.partition("/")
-    if rest and space in (*SPACES, "*"):
+    if rest and space in (*SPACES, "model", "*"):
         chosen = None if space == "*" else space
         return Rule(text.strip(), match["quantity"], chosen, rest, match["sign"], number)
     return Rule(text.strip(), match["quantity"], None, where, match["sign"], number)
@@ -85,7 +93,9 @@ def check_rules(
     """A sentence for every rule that is met. Raises UsageError for what does not exist."""
     found = []
     for rule in rules:
-        if rule.quantity == "outside":
+        if rule.sign == MET:
+            found += _signature(rule, find_signatures(results, rows))
+        elif rule.quantity == "outside":
             found += _outside(rule, baseline)
         elif rule.quantity in COUNTS:
             found += _count(rule, results, rows)
@@ -95,6 +105,17 @@ def check_rules(
         else:
             found += _metric(rule, results, rows)
     return found
+
+
+def _signature(rule: Rule, found: Sequence[Signature]) -> list[str]:
+    """A sentence for each series that meets it; `where` is a glob of series, or of layers."""
+    return [
+        f"{rule.text}: {line}"
+        for one in found
+        if one.name == rule.quantity
+        and any(fnmatchcase(part, rule.where) for part in (one.where, *one.where.split("/")[1:2]))
+        for line in signature_lines([one])
+    ]
 
 
 def _outside(rule: Rule, baseline: Comparison | None) -> list[str]:
@@ -125,7 +146,7 @@ def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         known = [*dict.fromkeys(row["metric"] for row in rows), *COUNTS, *results.signal_names]
         raise UsageError(
             f"--fail-on {rule.text!r}: there is no {rule.quantity!r}",
-            remedy="one of " + ", ".join(known),
+            remedy=nearest(rule.quantity, known),
         )
     key = ENDS[end or "last"]
     return [
@@ -142,10 +163,10 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
         if fnmatchcase(row["layer"], rule.where) and rule.space in (None, row["space"])
     ]
     if not chosen:
-        names = ", ".join(dict.fromkeys(f"{row['space']}/{row['layer']}" for row in rows[:200]))
+        names = dict.fromkeys(row["layer"] for row in rows[:200])
         raise UsageError(
             f"--fail-on {rule.text!r}: no layer is named {rule.where!r}",
-            remedy=f"one of {names[:300]}",
+            remedy=nearest(rule.where, names)[:300],
         )
     return chosen
 

@@ -143,7 +143,7 @@ def compare(baseline: Baseline, results: Results, alarm: float = ALARM) -> Compa
     common, ours, theirs = np.intersect1d(results.steps, baseline.steps, return_indices=True)
     usable = results.usable[ours]
     common, ours, theirs = common[usable], ours[usable], theirs[usable]
-    values = np.array([_values(results, series)[ours] for series in baseline.series])
+    values = np.array([values_of(results, series)[ours] for series in baseline.series])
     whole = np.full((len(baseline.series), len(baseline.steps)), np.nan)
     whole[:, theirs] = values
     found = outside(band, whole)[:, theirs]
@@ -169,8 +169,8 @@ def compare(baseline: Baseline, results: Results, alarm: float = ALARM) -> Compa
 def _joined(name: str, kept: Baseline | None, results: Results) -> Baseline:
     """A baseline with one more run, at the steps that all have; a run of that path is replaced."""
     steps = results.steps[results.usable]
-    series = kept.series if kept else tuple(_series(results))
-    values = np.array([_values(results, s)[results.usable] for s in series])
+    series = kept.series if kept else tuple(series_of(results))
+    values = np.array([values_of(results, s)[results.usable] for s in series])
     here = str(results.path.resolve())
     if kept is None:
         return Baseline(name, (here,), series, steps, values[None])
@@ -187,15 +187,17 @@ def _joined(name: str, kept: Baseline | None, results: Results) -> Baseline:
     return Baseline(name, runs, series, common, stacked)
 
 
-def _series(results: Results) -> list[str]:
+def series_of(results: Results) -> list[str]:
+    """Names of the series that a baseline keeps: space/layer/metric, and signals."""
     found = [f"{space.name}/{layer.name}/{metric}" for space in results.spaces
              for layer in space.layers for metric in METRICS
              if metric in results.metric_names(space.name)]  # fmt: skip
     return found + [s for s in SIGNALS if np.isfinite(results.signal(s)).any()]
 
 
-def _values(results: Results, series: str) -> np.ndarray:
-    if series in SIGNALS:
+def values_of(results: Results, series: str) -> np.ndarray:
+    """A series by such a name, or a signal: [step]."""
+    if "/" not in series:
         return results.signal(series)
     space, _, rest = series.partition("/")
     layer, _, metric = rest.rpartition("/")

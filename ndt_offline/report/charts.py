@@ -87,14 +87,15 @@ def _grouped(table: Table) -> Grouped:
     return grouped
 
 
-def points_of(count: int) -> int:
-    """Points of each of `count` charts."""
-    return int(np.clip(POINTS // max(count, 1), FEWEST, FINEST))
+def points_of(count: int, rows: int = 0) -> int:
+    """Points of each of `count` charts of `rows` checkpoints; a few more to draw every one."""
+    points = int(np.clip(POINTS // max(count, 1), FEWEST, FINEST))
+    return rows if rows <= 1.5 * points else points
 
 
 def merged_words(steps: np.ndarray, count: int) -> str:
     """What a drawn point stands for, where it is more than one checkpoint."""
-    most = points_of(count)
+    most = points_of(count, len(steps))
     if len(steps) <= most:
         return "every checkpoint is drawn"
     return (
@@ -103,13 +104,12 @@ def merged_words(steps: np.ndarray, count: int) -> str:
     )
 
 
-def behind(
-    store: Results, marks: Sequence[Marks], most: int, drawn: bool = True
-) -> dict[str, Markup]:
-    """What every series' chart shows behind the series, on both axes."""
+def behind(store: Results, marks: Sequence[Marks], count: int) -> dict[str, Markup]:
+    """What each of `count` series' charts shows behind the series, on both axes."""
     steps, loss = store.steps.astype(np.float64), store.signal("loss")
-    if not drawn:
+    if not count:
         return {}
+    most = points_of(count, len(steps))
     axes = {"linear": False, "log": True}
     return {name: panels.behind(steps, loss, most, marks, log) for name, log in axes.items()}
 
@@ -119,7 +119,7 @@ def series_sections(
 ) -> list[dict[str, Any]]:
     """Charts by metric, the headline metric first, until `CHARTS` are drawn."""
     ordered = [row for metric in metrics for row in rows if row["metric"] == metric][:CHARTS]
-    most = points_of(len(ordered))
+    most = points_of(len(ordered), len(store.steps))
     sections: dict[tuple[str, str], dict[str, Any]] = {}
     steps = store.steps.astype(np.float64)
     for number, row in enumerate(ordered):
@@ -171,7 +171,7 @@ def pair_charts(store: Results, metric: str) -> list[dict[str, Any]]:
         with np.errstate(all="ignore"):
             lines = [("value", both[0] / _first(both[0])), ("other", both[1] / _first(both[1]))]
         title = printable(f"{metric} of {activation} and {weight}, relative to the start")
-        most = points_of(4 * len(matched))
+        most = points_of(4 * len(matched), len(steps))
         drawn = [
             panels.line_chart(steps, lines, most, title=title, x_label="training step", log=log)
             for log in (False, True)

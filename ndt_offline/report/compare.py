@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
-from ndt_offline.report.figures import CYCLE, Axes, new_axes, step_axis
+from ndt_offline.errors import UsageError, nearest
+from ndt_offline.report.figures import CYCLE, Axes, labelled, new_axes, step_axis
 from ndt_offline.report.runs import run_name
 from ndt_offline.report.summary import Row, summary_rows
 from ndt_offline.report.table import HEAD, shortened
@@ -30,7 +30,8 @@ def compare_rows(runs: Sequence[Results], metric: str = HEAD) -> list[Row]:
                 kept = {"run": name, **row, "events": events}
                 rows.append(kept | {"probe_loss": loss, "probe_accuracy": accuracy})
     if not rows:
-        raise UsageError(f"no run has {metric!r}", remedy="ndt-analyze RUN --metrics " + metric)
+        known = [name for r in runs for s in r.spaces for name in r.metric_names(s.name)]
+        raise UsageError(f"no run has the metric {metric!r}", remedy=nearest(metric, known))
     return rows
 
 
@@ -99,7 +100,7 @@ def plot_compare(
     step_axis(axes, False)
     if share:
         axes.set_xlabel("share of the training steps")
-    axes.set(ylabel=f"{metric} (dimensions)", title=shortened(f"{layer} ({space})"))
+    axes.set(ylabel=labelled(metric), title=shortened(f"{layer} ({space})"))
     return axes
 
 

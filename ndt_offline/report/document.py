@@ -9,7 +9,7 @@
     parameters    {replay, transitions, events, phases, couplings, sweep}: what was asked
     series        a row per series: see `report.summary.summary_rows`
     transitions, events, phases, fits, couplings, sweep
-                  tables as lists of rows: columns as in `report.tidy.COLUMNS`
+                  tables as lists of rows: columns as in `report.columns.COLUMNS`
     notes         sentences; problems: {what, path, step, remedy} of what could not be used
     alerts        rules of --fail-on that were met, as sentences
     baseline      null, or {baseline, runs, rate, critical, series, steps, departures: [{series,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ndt_offline.errors import UsageError
+from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.table import printable
-from ndt_offline.report.tidy import COLUMNS, Table, rows_of, tidy_table
+from ndt_offline.report.tidy import Table, rows_of, tidy_table
 from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.whole_file import replacing
 
@@ -20,7 +21,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff2
 
 
 def export(results: Results, folder: Path, form: str, tables: Sequence[str] = ()) -> list[Path]:
-    """Write tables (default: all of `tidy.COLUMNS`) into a folder; the files written.
+    """Write tables (default: all of `columns.COLUMNS`) into a folder; the files written.
 
     csv: one file per table, and `columns.csv`, which explains them. json: the same as
     `{columns: meanings, rows: [...]}`. netcdf: one file, every layer by step (needs xarray).
@@ -82,7 +83,7 @@ def _xarray() -> Any:
 
 def _write_csv(file: TextIO, name: str, table: Table) -> None:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table)
+    writer.writerow(table or COLUMNS[name])
     columns = [map(safe_cell, column.tolist()) for column in table.values()]
     writer.writerows(zip(*columns, strict=True))
 

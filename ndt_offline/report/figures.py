@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
+from ndt_offline.report.columns import SERIES_KEYS
+from ndt_offline.report.marks import marks_of
 from ndt_offline.report.runs import open_results
-from ndt_offline.report.table import HEAD, shortened
-from ndt_offline.report.tidy import SERIES_KEYS, event_members, rows_of, tidy_table
+from ndt_offline.report.table import HEAD, shortened, unit_of
+from ndt_offline.report.tidy import event_members, rows_of, tidy_table
 from ndt_offline.store.results import Results
 
 Axes: TypeAlias = Any
@@ -40,9 +42,11 @@ def plot_series(
 ) -> Axes:
     """One layer's metric over the steps, with phases (shaded), jumps (triangles), events (dots).
 
-    The training loss is behind it in grey, on the axis at the right.
+    Restarts, changes of the learning rate and epochs are thin lines, named in a legend. Orange
+    falls, blue rises, grey is stable. The training loss is behind it in grey, its axis at the
+    right.
     """
-    results, axes = opened(store), axes or new_axes()
+    results, own, axes = opened(store), axes is None, axes or new_axes()
     name = space, layer, metric
     values = known_series(results, *name)
     steps = results.steps
@@ -63,9 +67,10 @@ def plot_series(
     events = tidy_table(results, "events")
     for number in {number for number, member in event_members(results) if member == name}:
         axes.axvline(events["step"][number], color=PURPLE, linewidth=0.7, linestyle=":")
+    _marks(axes, results, own)
     axes.set_ylim(low, high)
     step_axis(axes, log)
-    axes.set_ylabel(f"{metric} (dimensions)")
+    axes.set_ylabel(labelled(metric))
     axes.set_title(shortened(f"{layer} ({space})"))
     return axes
 
@@ -79,7 +84,7 @@ def plot_spectrum(
     results, axes = opened(store), axes or new_axes()
     names = [x.name for s in results.spaces if s.name == space for x in s.layers]
     if layer not in names:
-        raise UsageError(f"{space} has no layer {layer!r}", remedy="one of " + ", ".join(names))
+        raise UsageError(f"{space} has no layer {layer!r}", remedy=nearest(layer, names))
     rows = heat_rows(results)[: 2 * CELLS]
     array = results.root[f"{space}/singular_values"]
     spectra = np.asarray(array.oindex[rows, names.index(layer), slice(None)])
@@ -90,7 +95,7 @@ def plot_spectrum(
         results.steps[rows], np.arange(1, spectra.shape[1] + 1), level.T, cmap="cividis",
         vmin=-4, vmax=0, shading="nearest", rasterized=True,
     )  # fmt: skip
-    axes.figure.colorbar(mesh, ax=axes, label="log10 of the share of the largest")
+    axes.figure.colorbar(mesh, ax=axes, label="log10(singular value / largest)")
     axes.invert_yaxis()
     axes.set(xlabel="training step", ylabel="component", title=shortened(f"{layer} ({space})"))
     return axes
@@ -116,11 +121,12 @@ def plot_couplings(
     store: Store, target: str = "loss", metric: str = HEAD, *, axes: Axes | None = None
 ) -> Axes:
     """rho of every layer with a target, beside that of training time, and without trends."""
-    results, axes = opened(store), axes or new_axes()
+    results, own = opened(store), axes is None
     rows = [r for r in rows_of(tidy_table(results, "couplings"))
             if r["target"] == target and r["metric"] == metric]  # fmt: skip
     if not rows:
         raise UsageError(f"there is no coupling of {metric} with {target}")
+    axes = axes or new_axes(6.0, 1.4 + 0.22 * len(rows))
     at = np.arange(len(rows))[::-1]
     for key, marker, fill, label in (
         ("rho_time", "o", "none", "training time alone"),
@@ -132,8 +138,8 @@ def plot_couplings(
         axes.scatter(values, at, marker=marker, facecolors=fill, edgecolors=edge, s=26, label=label)
     axes.axvline(0, color=GREY, linewidth=0.7)
     axes.set_yticks(at, [shortened(f"{row['space']} {row['layer']}") for row in rows])
-    axes.set(xlim=(-1, 1), xlabel=f"Spearman's rho with {target}", title=metric)
-    axes.legend(frameon=False, fontsize="small")
+    axes.set(xlim=(-1.05, 1.05), xlabel=f"Spearman's rho with {target}", title=metric)
+    _legend_below(axes, own)
     return axes
 
 
@@ -213,6 +219,39 @@ def _phases(axes: Axes, results: Results, name: tuple[str, str, str]) -> None:
         at = np.expm1(np.linspace(np.log1p(row["start"]), np.log1p(row["end"]), 40))
         fit = np.linspace(row["value_start"], row["value_end"], 40)
         axes.plot(at, fit, color="black", linewidth=0.8, linestyle="--")
+
+
+def _marks(axes: Axes, results: Results, own: bool) -> None:
+    """Thin lines at what else happened in training; of epochs, which are many, only feet."""
+    for kind in marks_of(results):
+        look = _MARK.get(kind.kind, (":", 0.8, 1.0))
+        for number, step in enumerate(kind.steps):
+            axes.axvline(
+                step, ymax=look[2], color="black", alpha=0.55, linestyle=look[0],
+                linewidth=look[1], label=kind.said if number == 0 else None,
+            )  # fmt: skip
+    if axes.get_legend_handles_labels()[1]:
+        _legend_below(axes, own)
+
+
+_MARK = {"restart": ("-", 1.4, 1.0), "learning rate": ("-.", 0.8, 1.0), "epoch": ("-", 0.8, 0.06)}
+
+
+def _legend_below(axes: Axes, own: bool) -> None:
+    """A legend; in a figure of our `own` below it, where it covers no data."""
+    if own:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+        )
+    else:
+        axes.legend(frameon=False, fontsize="small")
+
+
+def labelled(metric: str) -> str:
+    """An axis' label: the metric and its unit."""
+    unit = unit_of(metric)
+    return f"{metric} ({unit})" if unit else metric
 
 
 PLOTS: dict[str, Callable[..., Axes]] = {

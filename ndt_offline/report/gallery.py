@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import UsageError, nearest
 from ndt_offline.report import figures
 from ndt_offline.report.pairs import matched_layers
 from ndt_offline.report.table import HEAD
@@ -38,8 +38,9 @@ def save_figures(
     for form in formats:
         if form not in FORMATS:
             raise UsageError(f"--format {form!r}", remedy="one of " + ", ".join(FORMATS))
-    if metric not in results.metric_names("activations") + results.metric_names("weights"):
-        raise UsageError(f"{metric!r} was not derived", remedy=f"ndt-analyze --metrics {metric}")
+    known = results.metric_names("activations") + results.metric_names("weights")
+    if metric not in known:
+        raise UsageError(f"--metric {metric!r} was not derived", remedy=nearest(metric, known))
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     with rc_context(STYLE):

@@ -72,7 +72,7 @@ def context(analysis: Analysis, metric: str | None) -> dict[str, Any]:
         "shown": shown, "targets": targets, "jumps_cell": jumps_cell, "phases_cell": phases_cell,
         "coupling_cell": coupling_cell, "sections": sections, "listed": LISTED,
         "printed": PRINTED, "drawn": drawn, "marks": marks, "unit_of": unit_of,
-        "behind": charts.behind(store, marks, charts.points_of(drawn), bool(drawn)),
+        "behind": charts.behind(store, marks, drawn),
         "merged": charts.merged_words(store.steps, drawn),
         "sentences": [printable(s) for s in sentences(store, shown, targets, "below")],
         "baseline": [printable(s) for s in baseline_sentences(analysis.baseline)],

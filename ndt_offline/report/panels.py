@@ -131,7 +131,7 @@ def heat_rows(results: Results) -> list[int]:
 def coupling_chart(rows: Sequence[Row], target: str) -> Markup:
     """A row per series: rho of levels, rho of time with the target, rho of the fluctuations."""
     height = 46 + 20 * len(rows)
-    frame = svg.Frame((-1.0, 1.0), (0.0, float(len(rows))), width=720, height=height, left=300)
+    frame = svg.Frame((-1.05, 1.05), (0.0, float(len(rows))), width=720, height=height, left=300)
     layers = [svg.rule(frame, 0.0, "axis", "0")]
     for at, row in enumerate(rows):
         y = len(rows) - at - 0.5

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ndt_offline.report.tidy import plain, tidy_table
-from ndt_offline.store.results import Results
+from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.tables import read_table
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def summary_rows(results: Results) -> list[Row]:
     if group is None:
         return []
     series = read_table(group, "series")
-    infos = {(s.name, x.name): x for s in results.spaces for x in s.layers}
+    infos = {(s, x.name): x for s in (*SPACES, "model") for x in results.layers(s)}
     phases = _phase_words(results)
     couplings = _coupling_rows(results)
     rows = []

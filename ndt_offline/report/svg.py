@@ -198,9 +198,13 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label."""
-    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+    """A tick's label: 8000, 150k, 2M, 0.25, 0.00015, 2e12."""
+    for least, size, sign in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if least <= abs(value) < 1e10:
+            return f"{value / size:.6g}{sign}"
+    if value and not 1e-3 <= abs(value) < 1e10:
+        head, _, power = f"{value:.3g}".partition("e")
+        return f"{head}e{int(power)}" if power else head
     return f"{value:.6g}"
 
 

@@ -19,6 +19,7 @@ LISTED = 6  # sentences and events on the screen
 TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
+_OF = "of each layer's activations on the probe, and of its weights"
 BEYOND = 0.25  # of a series' range, that it reaches beyond its ends: said where no phase shows it
 
 
@@ -45,6 +46,8 @@ def print_table(console: Console, results: Results, rows: Sequence[Row], metric:
             phases_cell(row["phases"], row),
             *(coupling_cell(row, target) for target in targets),
         )
+    if unit_of(metric):
+        console.print(f"{metric}, in {unit_of(metric)}: {_OF}")
     console.print(table)
     if len(shown) > TABLED:
         console.print(f"  ... and {len(shown) - TABLED} more layers: see the report")
@@ -65,13 +68,15 @@ def sentences(
         yield "phases with ?: the noise around them is so persistent that a random walk may do this"
     if any("unclear" in (row.get("phases") or "") for row in shown):
         yield "unclear: noise leaves room for a change of a quarter of the series' range"
-    for target in targets:
-        clocks = [row[f"clock_{target}"] for row in shown if row.get(f"clock_{target}") is not None]
-        if clocks:
-            yield (
-                f"training time alone has rho {clocks[0]:+.2f} with {target}: "
-                '"moves with" is what goes beyond that'
-            )
+    clocks = {
+        target: row[f"clock_{target}"]
+        for target in targets
+        for row in shown
+        if row.get(f"clock_{target}") is not None
+    }
+    if clocks:
+        alone = ", ".join(f"{rho:+.2f} with {target}" for target, rho in clocks.items())
+        yield f'training time alone correlates {alone}; "moves with" is beyond that'
     said = [
         f"{row['space']} of {row['layer']}: {row[key]}"
         for row in shown
@@ -93,7 +98,10 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     words = f"jumps in all metrics: {about['observed']} (detector {about['detector']}"
     words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
-        words += f"; by chance {mean:.1f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        digits = 1 if mean < 100 else 0
+        words += (
+            f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
+        )
     yield words
     if about["detector"] != "steps":
         return
@@ -152,7 +160,8 @@ def phases_cell(words: str | None, row: Row | None = None) -> str:
     if words.startswith("no phases: "):
         return words.removeprefix("no phases: ")
     short = words.replace(OR_WALK, " ?").replace(", then ", ", ").replace(" to step ", " to ")
-    beyond = _beyond(row) if row is not None and " throughout" in words else ""
+    single = words.startswith(("falls throughout", "rises throughout"))
+    beyond = _beyond(row) if row is not None and single else ""
     return f"{short.replace(' throughout', '')}; {beyond}" if beyond else short
 
 

@@ -23,6 +23,7 @@ from ndt_offline.run.regular import read_regular
 
 JOURNAL = "journal.jsonl"
 USUAL = ("loss", "grad_norm")
+ERRORS = ("error_max", "error_spectral")  # of recording with `precision=`
 STATES = ("checkpoint", "raw", "packed", "dropped")  # journal kinds that say where a step is
 
 
@@ -147,7 +148,8 @@ def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
 def _entry(folder: Path, number: int, record: journal.Record) -> Entry:
     step, kind = record["step"], record["kind"]
     extra = record.get("scalars") or {}
-    named = {**{key: record.get(key) for key in USUAL}, **extra}
+    rounded = {key: record[key] for key in ERRORS if key in record}
+    named = {**{key: record.get(key) for key in USUAL}, **extra, **rounded}
     # Names that every line repeats are kept once.
     values = {sys.intern(str(key)): journal.number(value) for key, value in named.items()}
     scalars = MappingProxyType(values)

@@ -37,6 +37,7 @@ class Decoded:
     layout: Layout
     vectors: Vectors
     content: str
+    references: tuple[int, ...] | None = None  # the steps it builds on; None: plain tensors
 
 
 def file_name(step: int) -> str:
@@ -73,11 +74,16 @@ def read(
     """
     try:
         contents = container.parse(read_bytes(entry))
+        steps = None
         if "layout" not in contents.metadata:
             layout, vectors = plain(contents)
+        elif contents.metadata.get("codec") == RAW:
+            layout = layout_of(contents.metadata["layout"])
+            vectors = gather(contents, layout)
         else:
             layout = layout_of(contents.metadata["layout"])
-            vectors = _vectors(contents, layout, base)
+            steps = _references(contents.metadata.get("references", "[]"))
+            vectors = codec.decode_vectors(contents, layout, [base(step) for step in steps])
         found = content(layout, vectors)
         if entry.content is not None and found != entry.content:
             raise DamagedError(f"decoded content has checksum {found}, recorded {entry.content}")
@@ -85,7 +91,7 @@ def read(
         raise error.at(path=entry.path) from None
     except MemoryError:
         raise too_large(entry) from None
-    return Decoded(layout, vectors, found)
+    return Decoded(layout, vectors, found, steps)
 
 
 def too_large(entry: Entry) -> DamagedError:
@@ -135,16 +141,7 @@ def gather(contents: container.Contents, layout: Layout) -> Vectors:
     return vectors
 
 
-def _vectors(
-    contents: container.Contents, layout: Layout, base: Callable[[int], Vectors]
-) -> Vectors:
-    if contents.metadata.get("codec") == RAW:
-        return gather(contents, layout)
-    steps = _references(contents.metadata.get("references", "[]"))
-    return codec.decode_vectors(contents, layout, [base(step) for step in steps])
-
-
-def _references(text: str) -> list[int]:
+def _references(text: str) -> tuple[int, ...]:
     """The steps that a checkpoint builds on: at most two, as many as a prediction takes."""
     try:
         steps = json.loads(text)
@@ -154,4 +151,4 @@ def _references(text: str) -> list[int]:
         raise DamagedError("the list of reference checkpoints is not readable")
     if len(steps) > 2 or len(set(steps)) < len(steps):
         raise DamagedError(f"{len(steps)} reference checkpoints; expected at most 2, different")
-    return steps
+    return tuple(steps)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,16 @@ def header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> bytes:
     """Length prefix and JSON header for tensors laid out one after another, 8-byte aligned."""
-    body: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    parts = [_json({"__metadata__": dict(metadata)})] if metadata else []
+    parts += [rows] if (rows := _rows(tuple(tensors))) != "{}" else []
+    text = ("{" + ",".join(part[1:-1] for part in parts) + "}").encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+@lru_cache(maxsize=4)  # a training writes the same table again and again
+def _rows(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> str:
+    body: dict[str, Any] = {}
     at = 0
     for name, dtype, shape in tensors:
         size = math.prod(shape) * ITEMSIZE[dtype]
@@ -53,9 +63,11 @@ def header(
             "data_offsets": [at, at + size],
         }
         at += size
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return _json(body)
+
+
+def _json(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=True)
 
 
 def parse(data: bytes | bytearray | memoryview) -> Contents:

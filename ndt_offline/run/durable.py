@@ -32,6 +32,21 @@ def write(path: Path, parts: Sequence[bytes | bytearray | memoryview], sync: boo
     return size
 
 
+def sync(files: Sequence[Path]) -> None:
+    """fsync of files and of the folders they lie in; those that are gone by now are left out."""
+    for path in files:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """A rename is durable when its folder is. (Windows cannot open a folder.)"""
     if os.name == "nt":

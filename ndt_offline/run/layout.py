@@ -92,6 +92,11 @@ class Layout:
     def table(self) -> list[list[Any]]:
         return [[t.name, t.dtype, list(t.shape)] for t in self.tensors]
 
+    @cached_property
+    def rows(self) -> bytes:
+        """The table as JSON: what a content checksum begins with."""
+        return json.dumps(self.table(), separators=(",", ":"), ensure_ascii=True).encode()
+
     def to_json(self) -> str:
         body = {"tensors": self.table(), "aliases": dict(sorted(self.aliases.items()))}
         return json.dumps(body, separators=(",", ":"), ensure_ascii=True)

@@ -18,6 +18,7 @@ from typing import Any
 from ndt_offline.errors import NdtError
 from ndt_offline.run import checkpoint, codec, container, durable, journal
 from ndt_offline.run.attempt import Attempt, Entry, Problem, read_attempt
+from ndt_offline.run.deferred import code_raw
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Vectors
 from ndt_offline.run.reader import Decoder
@@ -58,6 +59,8 @@ def pack_attempt(path: Path, small: bool = False) -> Iterator[Packed]:
     The attempt must have no live writer. A segment that cannot be read is left as it is.
     """
     sweep(path)
+    for _ in code_raw(path):
+        pass
     attempt = read_attempt(path)
     decoder = Decoder(path.parent.parent, attempt.entries.values())
     for group in _groups(attempt, small):
@@ -130,13 +133,13 @@ def _pack(attempt: Attempt, group: list[_Part], decoder: Decoder, small: bool) -
 
 
 def _coded(group: list[_Part], decoder: Decoder, small: bool) -> list[bytes]:
-    """The files of a group: as they are, or coded on those before them in it."""
+    """The files of a group: as they are, or coded anew on those before them in it."""
     files = []
     history: list[tuple[int, Vectors, str | None]] = []
     for part in group:
         decoded = decoder.read(part.entry)
-        grid = None if part.raw else part.metadata.get("grid")
-        if part.raw or small:
+        grid = part.metadata.get("grid")
+        if small and not part.raw:
             # A grid counts in its own steps: values on another one are no base.
             bases = [(s, v) for s, v, g in history if g == grid][:2]
             meta = {key: value for key, value in part.metadata.items() if key not in OWN}

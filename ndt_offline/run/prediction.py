@@ -27,6 +27,7 @@ Integers = npt.NDArray[Any]
 
 NEEDS = {"previous": 1, "linear": 2}  # checkpoints before, by the name of the filter
 _local = threading.local()
+KEPT, MEMORY = 16 * 2**20, 4  # bytes of a vector whose ordered integers are kept; how many
 BLOCK = 131_072  # elements at a time: large vectors stay in the cache
 
 
@@ -40,24 +41,23 @@ def residuals(
 ) -> Integers:
     """What prediction leaves, unsigned, from one or two checkpoints before (newest first)."""
     out = np.empty(len(now) // width(dtype), f"u{width(dtype)}")
-    for part, scratch, (here, *bases) in _blocks((now, *before), dtype, scales):
-        here -= _predicted(bases)
-        np.right_shift(here, 8 * here.itemsize - 1, out=scratch)
-        here <<= 1
-        np.bitwise_xor(here, scratch, out=out[part].view(here.dtype))
+    for part, scratch, spare, (here, *bases) in _blocks((now, *before), dtype, scales):
+        np.subtract(here, _predicted(bases, spare), out=spare)
+        np.right_shift(spare, 8 * spare.itemsize - 1, out=scratch)
+        spare <<= 1
+        np.bitwise_xor(spare, scratch, out=out[part].view(spare.dtype))
     return out
 
 
 def restore(
     residual: Integers, before: Sequence[Bytes], dtype: str, scales: Scales | None = None
 ) -> Bytes:
-    """The vector of which `residuals` is left, in its place; the inverse, bit for bit."""
-    out = residual.view(f"i{width(dtype)}")
-    for part, scratch, bases in _blocks(before, dtype, scales):
-        _add(residual[part], _predicted(bases), out[part], scratch)
-        if scales is None and _is_float(dtype):
-            _order(out[part], out[part], scratch)
-    return from_grid(out, dtype, scales) if scales else out.view(np.uint8)
+    """The vector of which `residuals` is left; its memory is used. The inverse, bit for bit."""
+    found = _Found(residual.view(f"i{width(dtype)}"), dtype, scales)
+    for part, scratch, spare, bases in _blocks(before, dtype, scales):
+        _add(residual[part], _predicted(bases, spare), found.ordered[part], scratch)
+        found.settle(part, scratch)
+    return found.vector()
 
 
 def expect(
@@ -70,7 +70,7 @@ def expect(
     """
     predicted = np.empty(len(before[0]) // width(dtype), f"i{width(dtype)}")
     classes = np.empty(len(predicted), np.uint8)
-    for part, scratch, bases in _blocks(before[:2], dtype, scales):
+    for part, scratch, _, bases in _blocks(before[:2], dtype, scales):
         np.subtract(bases[0], bases[1], out=scratch)
         np.right_shift(scratch, 1, out=predicted[part])
         predicted[part] += bases[0]
@@ -83,24 +83,45 @@ def restore_expected(
     residual: Integers, predicted: Integers, dtype: str, scales: Scales | None = None
 ) -> Bytes:
     """As `restore`, where the prediction is known already."""
-    out = residual.view(predicted.dtype)
+    found = _Found(residual.view(predicted.dtype), dtype, scales)
     scratch = _buffers(1, predicted.dtype)[0]
     for start in range(0, len(residual), BLOCK):
         part = slice(start, min(start + BLOCK, len(residual)))
-        value, spare = out[part], scratch[: part.stop - start]
-        _add(residual[part], predicted[part], value, spare)
-        if scales is None and _is_float(dtype):
-            _order(value, value, spare)
-    return from_grid(out, dtype, scales) if scales else out.view(np.uint8)
+        spare = scratch[: part.stop - start]
+        _add(residual[part], predicted[part], found.ordered[part], spare)
+        found.settle(part, spare)
+    return found.vector()
 
 
-def _predicted(bases: list[Integers]) -> Integers:
-    if len(bases) == 2:
-        first, second = bases
-        np.subtract(first, second, out=second)
-        second >>= 1
-        first += second
-    return bases[0]
+class _Found:
+    """A vector on its way back from ordered integers, which are kept for what builds on it."""
+
+    def __init__(self, ordered: Integers, dtype: str, scales: Scales | None) -> None:
+        self.ordered, self._dtype, self._scales = ordered, dtype, scales
+        self._float = scales is None and _is_float(dtype)
+        self._kept = self._float and ordered.nbytes <= KEPT
+        self._bits = np.empty_like(ordered) if self._kept else ordered
+
+    def settle(self, part: slice, scratch: Integers) -> None:
+        if self._float:
+            _order(self.ordered[part], self._bits[part], scratch)
+
+    def vector(self) -> Bytes:
+        if self._scales:
+            return from_grid(self.ordered, self._dtype, self._scales)
+        vector = self._bits.view(np.uint8)
+        if self._kept:
+            _remember(vector, self.ordered)
+        return vector
+
+
+def _predicted(bases: list[Integers], out: Integers) -> Integers:
+    if len(bases) == 1:
+        return bases[0]
+    np.subtract(bases[0], bases[1], out=out)
+    out >>= 1
+    out += bases[0]
+    return out
 
 
 def _add(residual: Integers, base: Integers, out: Integers, scratch: Integers) -> None:
@@ -127,29 +148,61 @@ def _bit_length(size: Integers) -> Integers:
 
 
 def _blocks(vectors: Sequence[Bytes], dtype: str, scales: Scales | None) -> Any:
-    """Slices, scratch, and the ordered integers of every vector there, all free to be changed."""
+    """Slices, two buffers to change, and the ordered integers of every vector there, to be read."""
+    kind = np.dtype(f"i{width(dtype)}")
+    turned = scales is None and _is_float(dtype)
     if scales:
         typed = [to_grid(vector, dtype, scales) for vector in vectors]
     else:
-        typed = [vector.view(f"i{width(dtype)}") for vector in vectors]
+        typed = [
+            _ordered(v, kind) if turned and v.nbytes <= KEPT else v.view(kind) for v in vectors
+        ]
     size = len(typed[0])
-    buffers = _buffers(len(typed) + 1, typed[0].dtype)
+    buffers = _buffers(len(typed) + 2, kind)
     for start in range(0, size, BLOCK):
         part = slice(start, min(start + BLOCK, size))
-        scratch, *here = buffers[:, : part.stop - start]
-        for buffer, vector in zip(here, typed, strict=True):
-            if scales is None and _is_float(dtype):
+        scratch, spare, *here = buffers[:, : part.stop - start]
+        if turned and vectors[0].nbytes > KEPT:
+            for buffer, vector in zip(here, typed, strict=True):
                 _order(vector[part], buffer, scratch)
-            else:
-                buffer[:] = vector[part]
-        yield part, scratch, here
+        else:
+            here = [vector[part] for vector in typed]
+        yield part, scratch, spare, here
+
+
+def _ordered(vector: Bytes, kind: np.dtype[Any]) -> Integers:
+    """The ordered integers of a vector, remembered: it is looked at three times in a chain."""
+    for known, ordered in _known():
+        if known is vector and ordered.dtype == kind:
+            return ordered
+    bits = vector.view(kind)
+    ordered, scratch = np.empty_like(bits), _buffers(1, kind)[0]
+    for start in range(0, len(bits), BLOCK):
+        part = slice(start, min(start + BLOCK, len(bits)))
+        _order(bits[part], ordered[part], scratch[: part.stop - start])
+    _remember(vector, ordered)
+    return ordered
+
+
+def _remember(vector: Bytes, ordered: Integers) -> None:
+    known = _known()
+    known.append((vector, ordered))
+    del known[:-MEMORY]
+
+
+def _known() -> list[tuple[Bytes, Integers]]:
+    """Of this thread. A vector that was coded or decoded is not changed any more."""
+    if not hasattr(_local, "known"):
+        _local.known = []
+    known: list[tuple[Bytes, Integers]] = _local.known
+    return known
 
 
 def _buffers(rows: int, dtype: np.dtype[Any]) -> Integers:
     """Memory kept by the thread: fresh pages at every call would cost as much as the sums."""
     kept = getattr(_local, "kept", None)
     if kept is None:
-        kept = _local.kept = np.empty(4 * BLOCK, np.int64)
+        kept = _local.kept = np.empty(5 * BLOCK, np.int64)
     return kept.view(dtype)[: rows * BLOCK].reshape(rows, BLOCK)
 
 

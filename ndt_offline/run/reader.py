@@ -25,7 +25,7 @@ from ndt_offline.run.attempt import (
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.run.regular import read_regular
-from ndt_offline.storage.location import locate
+from ndt_offline.storage.location import is_there, locate
 
 if TYPE_CHECKING:
     import torch
@@ -98,18 +98,26 @@ class Run:
 
 
 class Decoder:
-    """Decodes checkpoints of a run, remembering the last few so that a segment costs one pass."""
+    """Decodes checkpoints of a run, remembering the last few so that a segment costs one pass.
 
-    REMEMBERED = 3
+    A file that is gone may have been packed or coded meanwhile: the journal is asked once more.
+    """
+
+    REMEMBERED = 5  # two of each chain, and a chain of raw ones may run beside the writer's
 
     def __init__(self, run: Path, entries: Iterable[Entry]) -> None:
         # What a visible checkpoint builds on is visible too: it has a lower step and the same
         # attempt.
-        self._folder = run / "layouts"
+        self._run, self._folder = run, run / "layouts"
         self._entries = {(entry.attempt, entry.step): entry for entry in entries}
         self._recent: dict[tuple[int, int], Decoded] = {}
         self._layouts: dict[str, Layout] = {}
         self._work = 0
+
+    def go_on_from(self, other: Decoder | None) -> None:
+        """Remember what another decoder of the same run remembers: rows shortly before these."""
+        if other is not None:
+            self._recent |= other._recent
 
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
         """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
@@ -129,9 +137,25 @@ class Decoder:
                     entry, self._layout, lambda step: self._base(entry, step, depth)
                 )
         except NdtError as error:
-            raise error.at(step=entry.step) from None
+            moved = None if is_there(entry.path) else self._moved(entry)
+            if moved is None:
+                raise error.at(step=entry.step) from None
+            return self.read(moved, depth)
         self._remember(key, decoded)
         return decoded
+
+    def _moved(self, entry: Entry) -> Entry | None:
+        """Where the journal now says that a checkpoint is; None where it knows no other place."""
+        self._work += 1
+        folder = self._run / "attempts" / f"{entry.attempt:04d}"
+        if self._work > MAX_WORK or not folder.is_dir():
+            return None
+        entries = read_attempt(folder).entries
+        found = entries.get(entry.step)
+        if found is None or found.content != entry.content or found.path in (None, entry.path):
+            return None
+        self._entries.update({(entry.attempt, step): entries[step] for step in entries})
+        return found
 
     def _base(self, entry: Entry, step: int, depth: int) -> Vectors:
         found = self._entries.get((entry.attempt, step))
@@ -140,6 +164,10 @@ class Decoder:
         return self.read(found, depth + 1).vectors
 
     def _remember(self, key: tuple[int, int], decoded: Decoded) -> None:
+        if decoded.references is None:  # nothing builds on plain tensors
+            return
+        for step in decoded.references[1:]:  # what follows in the chain needs only the newer
+            self._recent.pop((key[0], step), None)
         self._recent[key] = decoded
         while len(self._recent) > self.REMEMBERED:
             self._recent.pop(next(iter(self._recent)))

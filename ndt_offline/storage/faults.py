@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from ndt_offline.errors import NdtError
 
-_SECRET = re.compile(r"(://)[^/@\s]*:[^/@\s]*@")
-_QUERY = re.compile(r"(://[^\s?]*)\?[^\s'\"]*")
+_SECRET = re.compile(r"(://)[^/@\s]+@")
+_QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s'\"]*")
 _ROOTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs", "azure", "google")
 
 
@@ -20,7 +20,7 @@ def redacted(text: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether a URL holds a password, or options, in which tokens travel."""
+    """Whether a URL holds a user, who may be a token, or options, in which tokens travel."""
     return "?" in url or "#" in url or _SECRET.search(url) is not None
 
 

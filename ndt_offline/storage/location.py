@@ -7,6 +7,7 @@ tables, stores, reports and the list of processes: such a URL is refused, withou
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,16 @@ def locate(name: str | Path | Remote) -> Path:
 def is_remote(path: Any) -> bool:
     """Whether a place is in object storage."""
     return isinstance(path, Remote)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or object exists; where the storage gives no answer, none is missing."""
+    if not is_remote(path):
+        return os.path.exists(path)
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def files_below(folder: Path) -> set[str]:

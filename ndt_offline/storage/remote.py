@@ -58,12 +58,18 @@ class Remote:
         found.filesystem()
         return found
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of its filesystem: no listings kept, which could be old; one request for one object."""
+        single = {"max_concurrency": 1} if self._protocol in ("s3", "s3a") else {}
+        return {"use_listings_cache": False, **single}
+
     def filesystem(self) -> Any:
-        """The fsspec filesystem of this process; it keeps no listings, which could be old."""
+        """The fsspec filesystem of this process."""
         try:
             import fsspec
 
-            return fsspec.filesystem(self._protocol, use_listings_cache=False)
+            return fsspec.filesystem(self._protocol, **self.options)
         except ImportError:
             library = LIBRARIES.get(self._protocol, f"fsspec's library for {self._protocol}")
             remedy = f"pip install {library}"

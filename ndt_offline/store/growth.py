@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ndt_offline.storage.location import is_remote
+from ndt_offline.store.measures import GROUP, drop_measures, measure_groups
 from ndt_offline.store.schema import (
     MEASURES,
     Space,
@@ -55,6 +56,7 @@ def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> 
         root.attrs["spaces"] = {**root.attrs.get("spaces", {}), space.name: ""}
         _forget_marks(root, space.name)
         create_space(root, space, int(root.attrs["block"]))
+        drop_measures(root, space.name, want[space.name])
         root.attrs["spaces"] = {**root.attrs["spaces"], space.name: want[space.name]}
     return root
 
@@ -90,6 +92,10 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
         for key, array in root[group].arrays():
             if "step" in (array.metadata.dimension_names or ()):
                 yield f"{group}/{key}", array
+    for name, group in measure_groups(root):
+        for key in ("mark", "problem", "values", "step"):
+            if key in group:  # one that was never finished has no key, and is made anew
+                yield f"{GROUP}/{name}/{key}", group[key]
 
 
 def discard(path: Path) -> None:

@@ -13,9 +13,11 @@ import zarr
 
 from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.storage.location import locate
+from ndt_offline.store.measures import GROUP, measure_groups
 from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
 
 SPACES = ("activations", "weights")
+WHOLE = LayerInfo("whole", "model", 0, 0)  # what a measure of the model as a whole is a number of
 PROBE = "probe_"  # before the quantities of the probe among the signals
 OWN_SIGNALS = ("step", "quantity", "probe")  # arrays that are no journal scalar
 
@@ -105,8 +107,44 @@ class Results:
         return np.asarray(self.root[f"{space}/singular_values"][rows])
 
     def metric(self, space: str, metric: str) -> np.ndarray:
-        """A metric's series [step, layer]."""
+        """The series [step, layer] of a metric, or of a quantity that a measure returns."""
+        if (space, metric) in self.quantities:
+            name, index = self.quantities[space, metric]
+            return self.measured(name)[:, :, index]
         return np.asarray(self.root[f"{space}/{metric}"][:])
+
+    def measured(self, name: str) -> np.ndarray:
+        """What a measure gave [step, layer, quantity], NaN where it gave nothing."""
+        if ("", name) not in self._cache:
+            self._cache["", name] = np.asarray(self.root[f"{GROUP}/{name}/values"][:])
+        return self._cache["", name]
+
+    @cached_property
+    def measures(self) -> dict[str, Any]:
+        """The finished groups of measures, by name."""
+        return {n: g for n, g in measure_groups(self.root) if "key" in g.attrs}
+
+    @cached_property
+    def quantities(self) -> dict[tuple[str, str], tuple[str, int]]:
+        """{(space, quantity): (measure, its place)} of all measures."""
+        return {
+            (str(group.attrs["space"]), str(quantity)): (name, index)
+            for name, group in self.measures.items()
+            for index, quantity in enumerate(group["quantity"][:].tolist())
+        }
+
+    def layers(self, space: str) -> tuple[LayerInfo, ...]:
+        """The layers of a space; `model` has one, the whole."""
+        if space == WHOLE.kind:
+            return (WHOLE,)
+        return self.spaces[SPACES.index(space)].layers
+
+    def unmeasured(self, name: str) -> list[tuple[int, str]]:
+        """(step, why) of every row that a measure could not, or not fully, be computed for."""
+        problems = np.asarray(self.root[f"{GROUP}/{name}/problem"][:], object)
+        return [
+            (int(self.steps[row]), str(problems[row])) for row in np.flatnonzero(problems != "")
+        ]
 
     def signal(self, name: str) -> np.ndarray:
         """A journal scalar or, with `probe_` before it, a quantity of the probe: [step].
@@ -125,8 +163,9 @@ class Results:
 
     def metric_names(self, space: str) -> list[str]:
         """The metrics that were derived from this space's spectra."""
-        known = self.root[space]
-        return [name for name in known if known[name].attrs.get("spectra") is not None]
+        known = self.root[space] if space in SPACES else {}
+        names = [name for name in known if known[name].attrs.get("spectra") is not None]
+        return names + [quantity for where, quantity in self.quantities if where == space]
 
     @property
     def signal_names(self) -> list[str]:
@@ -140,11 +179,13 @@ class Results:
         status = np.asarray(self.root[f"{space}/status"][:])
         return (status == STATUS["not_finite"]).sum(0)
 
-    def content_key(self) -> str:
-        """Identity of everything the spectra say: changes when any row does."""
+    def content_key(self, measures: tuple[str, ...] = ()) -> str:
+        """Identity of all that the spectra and these measures say: changes when any row does."""
         digest = hashlib.blake2b(digest_size=8)
-        for array in (self.steps, self.fingerprints, self.outcomes):
+        marks = [np.asarray(self.measures[name]["mark"][:]) for name in measures]
+        for array in (self.steps, self.fingerprints, self.outcomes, *marks):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("".join(measures).encode())
         return digest.hexdigest()
 
     def series(self, space: str, layer: str, metric: str) -> np.ndarray:
@@ -159,7 +200,8 @@ class Results:
 
     @cached_property
     def _layer_index(self) -> dict[str, dict[str, int]]:
-        return {s.name: {x.name: i for i, x in enumerate(s.layers)} for s in self.spaces}
+        spaces = (*SPACES, WHOLE.kind)
+        return {s: {x.name: i for i, x in enumerate(self.layers(s))} for s in spaces}
 
     def _metrics(self, space: str, metric: str) -> np.ndarray:
         if (space, metric) not in self._cache:

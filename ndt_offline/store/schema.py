@@ -5,6 +5,7 @@
     signals/      step; probe [step, quantity]; journal scalars [step]
     activations/  step, layer, component; singular_values, status; rows, columns, kind; metrics
     weights/      the same
+    measures/     one group per measure beside the spectra, see `measures`
     derived/      one group per question asked of the spectra
 
 Only the driver changes structure (here and in `growth`); tasks write whole chunks along `step`.
@@ -23,7 +24,8 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ndt_offline.storage.location import is_remote
+from ndt_offline.storage.remote import Remote
+from ndt_offline.store.remembering import remembering
 from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
@@ -83,7 +85,7 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
     root = zarr.create_group(zarr_store(path), attributes=about)
     records = root.create_group("records")
     _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
-    _array(
+    make_array(
         records,
         "measured",
         (0, len(MEASURES)),
@@ -97,7 +99,7 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
     _stepped(records, "problem", str, block, long_name="why a checkpoint could not be used")
     signals = root.create_group("signals")
     _coordinate(signals, "quantity", np.array(QUANTITIES, dtype=object), str)
-    _array(
+    make_array(
         signals,
         "probe",
         (0, len(QUANTITIES)),
@@ -123,12 +125,8 @@ def open_root(path: Path) -> Any:
 
 
 def zarr_store(path: Path) -> Any:
-    """What Zarr opens: the path, or for object storage a store that keeps no listings."""
-    if not is_remote(path):
-        return path
-    return zarr.storage.FsspecStore.from_url(
-        str(path), storage_options={"use_listings_cache": False}
-    )
+    """What Zarr opens: the path, or a store in object storage."""
+    return remembering(path) if isinstance(path, Remote) else path
 
 
 def put_series(
@@ -144,7 +142,7 @@ def put_series(
             min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
         )
         dtype = str if values.dtype.kind in "OU" else values.dtype
-        array = _array(group, name, values.shape, chunks, dtype, dims)
+        array = make_array(group, name, values.shape, chunks, dtype, dims)
     if values.size:
         array[...] = values
     # After the values: an attribute that says what they are must not stand beside unwritten ones.
@@ -178,7 +176,7 @@ def create_space(root: zarr.Group, space: Space, block: int) -> None:
     group = root.create_group(space.name)
     count, width = len(space.layers), space.width
     per_chunk = max(1, min(count, MAX_CHUNK // max(1, 8 * block * width)))
-    _array(
+    make_array(
         group,
         "singular_values",
         (0, count, width),
@@ -187,7 +185,7 @@ def create_space(root: zarr.Group, space: Space, block: int) -> None:
         ("step", "layer", "component"),
         long_name="singular values, descending; NaN beyond a layer's smaller side",
     )
-    _array(
+    make_array(
         group,
         "status",
         (0, count),
@@ -217,17 +215,17 @@ def _step_coordinate(group: zarr.Group) -> None:
 
 
 def _stepped(group: Any, name: str, dtype: Any, chunk: int, **about: Any) -> None:
-    _array(group, name, (0,), (chunk,), dtype, ("step",), **about)
+    make_array(group, name, (0,), (chunk,), dtype, ("step",), **about)
 
 
 def _coordinate(group: zarr.Group, name: str, values: np.ndarray, dtype: Any) -> None:
-    _array(group, name, values.shape, (max(len(values), 1),), dtype, (name,))
+    make_array(group, name, values.shape, (max(len(values), 1),), dtype, (name,))
     if len(values):
         group[name][:] = values
 
 
-def _array(
-    group: zarr.Group,
+def make_array(
+    group: Any,
     name: str,
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
@@ -235,6 +233,7 @@ def _array(
     dims: tuple[str, ...],
     **about: Any,
 ) -> zarr.Array:
+    """Make an empty array: compressed, with a checksum, NaN where it is floating."""
     floating = dtype is not str and np.dtype(dtype).kind == "f"
     fill: Any = math.nan if floating else ("" if dtype is str else 0)
     return group.create_array(

@@ -76,7 +76,7 @@ def read_table(group: zarr.Group, table: str) -> dict[str, np.ndarray]:
     if lost:
         raise DamagedError(
             f"of a derived table {', '.join(sorted(lost))} is missing",
-            path=_folder(group) / table,
+            path=f"{group.store_path}/{table}",
             remedy="ndt-analyze on the run again: what is missing is derived again, not replayed",
         )
     return found
@@ -88,13 +88,12 @@ def json_of(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(text, parse_constant=lambda word: {"NaN": "nan"}.get(word, word))
 
 
-def _folder(group: zarr.Group) -> Path:
-    return Path(str(group.store_path.store.root)) / group.path
-
-
-def _files(group: zarr.Group) -> int:
-    """How many files the tables have; those that Zarr is still writing do not count."""
-    tables = (path for path in _folder(group).iterdir() if path.is_dir())
+def _files(group: zarr.Group) -> int | None:
+    """How many files the tables have, without those that Zarr is still writing; None: not here."""
+    root = getattr(group.store_path.store, "root", None)
+    if not isinstance(root, Path):
+        return None  # object storage, where every look is a request
+    tables = (path for path in (root / group.path).iterdir() if path.is_dir())
     return sum(p.is_file() and ".partial" not in p.name for t in tables for p in t.rglob("*"))
 
 

@@ -37,6 +37,9 @@ def make(kind: str, images: torch.Tensor, labels: torch.Tensor) -> tuple[nn.Modu
             nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
         )
         optimizer: Any = torch.optim.Adam(model.parameters(), 1e-3)
+    elif kind == "wide":  # 50 ms and more an update
+        model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 10))
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     elif kind == "cnn":
         model = nn.Sequential(
             nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(),
@@ -53,8 +56,8 @@ def make(kind: str, images: torch.Tensor, labels: torch.Tensor) -> tuple[nn.Modu
 
     def batch(i: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = torch.Generator().manual_seed(i)
-        if kind in ("mlp", "cnn"):
-            rows = torch.randint(len(images), (64,), generator=draw)
+        if kind in ("mlp", "cnn", "wide"):
+            rows = torch.randint(len(images), (1024 if kind == "wide" else 64,), generator=draw)
             return images[rows].to(next(model.parameters()).dtype), labels[rows]
         x = torch.randint(64, (16, 33), generator=draw).cumsum(1) % 64
         return x[:, :-1], x[:, 1:].flatten()

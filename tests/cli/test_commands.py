@@ -14,6 +14,7 @@ import pytest
 
 from ndt_offline.cli import analyze as analyze_command
 from ndt_offline.cli import main as main_command
+from ndt_offline.run.reader import open_run
 
 QUICK = ("--detector", "zscore", "--draws", "1")
 
@@ -71,6 +72,11 @@ def test_table_and_json_say_the_same(run: Run, run_path: Path) -> None:
         (("{run}", "--as", "tokens"), "GLOB=RULE"),
         (("{run}", "--model", "os:getcwd"), "os:getcwd"),
         (("{run}", "--probe", "/nowhere.safetensors"), "/nowhere.safetensors"),
+        (("{run}", "--show", "stable_rnk"), "try: stable_rank (known"),
+        (("{run}", "--metrics", "efective_rank"), "try: effective_rank (known"),
+        (("{run}", "--fail-on", "stable_rnk(0) < 1"), "try: stable_rank (known"),
+        (("{run}", "--fail-on", "stable_rank(0.wieght) < 1"), "try: 0.weight (known"),
+        (("{run}", "--target", "los"), "try: loss (known"),
         ((), "PATH"),
     ],
 )
@@ -83,8 +89,18 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(
     assert words in result.stderr and "Traceback" not in result.stderr
 
 
+def test_a_mistyped_command_or_table_names_the_nearest(run: Run, run_path: Path) -> None:
+    told = run("ndt-offline", "exprot", run_path)
+    assert told.returncode == 2 and "export (known: compare" in told.stderr
+    assert run("ndt-analyze", run_path, *QUICK, "--no-report").returncode == 0
+    told = run("ndt-offline", "export", run_path, "--table", "phase", "--out", run_path / "out")
+    assert told.returncode == 2 and "try: phases (known" in told.stderr
+    told = run("ndt-offline", "figures", run_path, "--metric", "stable_rnk")
+    assert told.returncode == 2 and "try: stable_rank (known" in told.stderr
+
+
 def test_a_damaged_checkpoint_gives_exit_code_3(run: Run, run_path: Path) -> None:
-    broken = next((run_path / "attempts/0001/checkpoints").glob("*100.safetensors"))
+    broken = Path(open_run(run_path).entry(100).path)  # a raw one on a busy machine
     broken.write_bytes(broken.read_bytes()[:50])
     result = run("ndt-analyze", run_path, *QUICK)
     assert result.returncode == 3

@@ -11,6 +11,7 @@ import pytest
 
 from ndt_offline.detect import validate
 from ndt_offline.detect.battery.drifts import DRIFTS
+from ndt_offline.detect.battery.examples import battery_examples
 from ndt_offline.detect.battery.noises import NOISES
 from ndt_offline.detect.battery.nulls import NULLS, dense_start, gaps, missing
 from ndt_offline.detect.battery.positives import POSITIVES, local_sigma
@@ -137,3 +138,22 @@ def test_steps_keeps_its_promises() -> None:
     for cell in result.cells:
         if cell.kind == "steps" and cell.name != "short ramp":
             assert cell.location <= 1
+
+
+def test_examples_are_the_first_series_of_the_table() -> None:
+    few = {"nulls": ("t3 in walk",), "positives": ("white", "20 steps")}
+    null, one, many = battery_examples(7, **few)
+    cells = validate(seed=7, seeds=1, sizes=(4.0,), **few).cells
+    assert [e.kind for e in (null, one, many)] == [c.kind for c in cells]
+    assert len(null.reported) == round(cells[0].false * 1.6)
+    for example, cell in ((one, cells[1]), (many, cells[2])):
+        found = match(example.planted, example.reported)[0]
+        assert len(found) == cell.recall * len(example.planted)
+    assert len(many.planted) == 20
+
+
+def test_progress_counts_kinds_and_says_what_is_left() -> None:
+    said: list[str] = []
+    validate("zscore", seeds=1, nulls=("white", "walk"), positives=(), progress=said.append)
+    assert [line.split(",")[0] for line in said] == [f"{k} of 2 kinds of series" for k in (1, 2)]
+    assert said[-1].endswith("about 0 s left")

@@ -8,9 +8,10 @@ from scipy.optimize import minimize
 from scipy.stats import t as student
 
 from ndt_offline.detect.elimination import eliminate
-from ndt_offline.detect.gls import TAILS, accepted, fit
+from ndt_offline.detect.filters import CUBIC
+from ndt_offline.detect.gls import TAILS, Fit, accepted, fit
 from ndt_offline.detect.noise import ORDER, whiten
-from ndt_offline.detect.tails import GAUSSIAN, fit_tails, t_statistics
+from ndt_offline.detect.tails import GAUSSIAN, ITERATIONS, fit_tails, t_statistics
 
 N = 1600
 
@@ -82,3 +83,40 @@ def test_wild_innovations_of_a_walk_are_doubted_steps_are_not() -> None:
         doubted += int(accepted(columns, 4.7, TAILS).sum())
     assert wild > 40
     assert doubted < 0.25 * wild
+
+
+def by_orthogonal_fits(piece: Fit, i: int) -> float:
+    """|Tt| of candidate i by least squares on the columns themselves, not on their products."""
+    found, noise, at = piece.found, piece.found.noise, int(piece.found.at[i])
+    nu, scale = fit_tails(noise.innovations[ORDER:] / noise.volatility[ORDER:])
+    rest = piece.clean.copy()
+    for other, size in zip(found.at, piece.ranking.others[i], strict=True):
+        rest[other:] -= size
+    white, best = whiten(rest - rest[at], noise.phi), 0.0
+    for design, half in zip(found.bank.designs, found.bank.halves, strict=True):
+        if not half + ORDER <= at <= len(rest) - half:
+            continue
+        window, rows = slice(at - half, at + half), 5 if half >= CUBIC else 3
+        columns = (design[:rows, 128 - half : 128 + half] / noise.volatility[window]).T
+        data, losses = white[window] / noise.volatility[window], []
+        for kept in (columns, columns[:, 1:]):
+            unit, weight = kept / np.linalg.norm(kept, axis=0), np.ones(len(data))
+            for _ in range(ITERATIONS):
+                root = np.sqrt(weight)
+                beta = np.linalg.lstsq(unit * root[:, None], data * root, rcond=None)[0]
+                square = ((data - unit @ beta) / scale) ** 2
+                weight = (nu + 1) / (nu + square)
+            losses.append((nu + 1) / 2 * np.log1p(square / nu).sum())
+        best = max(best, np.sqrt(2 * max(losses[1] - losses[0], 0.0)))
+    return best
+
+
+@pytest.mark.parametrize("seed", [1, 6, 13])
+def test_tt_holds_its_digits_where_the_noise_spans_many_orders(seed: int) -> None:
+    t = np.arange(400)
+    wild = np.random.default_rng(seed).standard_t(1.5, 400)
+    piece = fit(np.cumsum(wild * 10.0 ** (-t / 22)), t)
+    Tt, nu = t_statistics(piece.clean, piece.found, piece.ranking)
+    assert nu < 3
+    expected = [by_orthogonal_fits(piece, i) for i in range(len(Tt))]
+    np.testing.assert_allclose(np.abs(Tt), expected, rtol=1e-4, atol=1e-4)

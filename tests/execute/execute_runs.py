@@ -28,9 +28,20 @@ SLOW = os.environ.get("NDT_SLOW") == "1"
 
 
 def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> Path:
-    """A small network trained on a fixed task, recorded every 5 updates."""
+    """A small network trained on a fixed task, recorded every 5 updates; its journals by step.
+
+    On a busy machine the trainer writes some checkpoints itself, and their lines come later.
+    """
     record_small(path, updates, start_step, seed)
+    for journal in path.glob("attempts/*/journal.jsonl"):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(sorted(lines, key=_place)))
     return path
+
+
+def _place(line: bytes) -> float:
+    record = json.loads(line)
+    return float("inf") if record["kind"] == "close" else record["step"]
 
 
 def journal_of(run: Path, attempt: int = 1) -> Path:
@@ -38,28 +49,18 @@ def journal_of(run: Path, attempt: int = 1) -> Path:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Its file: encoded, or raw where the machine was too busy."""
-    folder = run / "attempts/0001/checkpoints"
-    paths = (folder / f"{kind}_{step:012d}.safetensors" for kind in ("step", "raw"))
-    return next(path for path in paths if path.exists())
+    """Its file; on a busy machine that is one that the trainer wrote itself."""
+    path = open_run(run).entry(step).path
+    assert path is not None
+    return path
 
 
-def cut_to(source: Path, target: Path, count: int, but: Iterable[int] = ()) -> Path:
-    """A copy of a run as it was when it had that many steps, without some of them.
-
-    Lines are chosen by their steps: on a busy machine the trainer writes some checkpoints itself,
-    and their lines come later.
-    """
+def cut_to(source: Path, target: Path, lines: int) -> Path:
+    """A copy of a run as it was when the journal had that many lines."""
     if not target.exists():
         shutil.copytree(source, target)
-    kept = {5 * number for number in range(count)} - set(but)
-    lines = journal_of(source).read_bytes().splitlines(keepends=True)
-    about = [json.loads(line) for line in lines]
-    steps = {one["step"] for one in about if one["kind"] != "close"}
-    if count <= len(steps):  # beyond them lies the end of the training
-        chosen = zip(about, lines, strict=True)
-        lines = [x for one, x in chosen if one["kind"] != "close" and one["step"] in kept]
-    journal_of(target).write_bytes(b"".join(lines))
+    whole = journal_of(source).read_bytes().splitlines(keepends=True)
+    journal_of(target).write_bytes(b"".join(whole[:lines]))
     return target
 
 

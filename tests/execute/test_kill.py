@@ -15,6 +15,7 @@ from execute_runs import (
     SLOW,
     assert_same,
     cut_to,
+    journal_of,
     plan_of,
     replay,
     rows_replayed,
@@ -58,7 +59,8 @@ def fresh(run: Path, store: Path, recorded: Path) -> None:
 
 def grown(run: Path, store: Path, recorded: Path) -> None:
     """Stands at 150 rows, one of them not in its place."""
-    cut_to(recorded, run, 151, but=[350])
+    lines = journal_of(recorded).read_bytes().splitlines(keepends=True)
+    journal_of(run).write_bytes(b"".join(lines[:70] + lines[71:151]))
     replay(run, store)
     cut_to(recorded, run, 300)
 

@@ -144,3 +144,22 @@ def test_interventions_have_untouched_twins(load, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("journal.jsonl")}
     assert invoke(load("intervention"), "--mnist", str(MNIST), *arguments).count("recording") == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("journal.jsonl")}
+
+
+@needs_mnist
+def test_failures_are_watched_for(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, out = load("monitoring"), tmp_path / "m"
+    monkeypatch.setenv("NDT_BASELINES", "")  # the study sets its own, and this takes it back
+    monkeypatch.setattr(study, "WATCHED", 6.0)
+    arguments = ["--out", str(out), "--healthy", "6", "--seeds", "1", "--updates", "60"]
+    said = invoke(study, "--mnist", str(MNIST), *arguments, "--no-watch")
+    assert all(f"| {name} |" in said for name in study.FAILURES) and "false alarms | 0/" in said
+    # Three runs make a wide band: a learning rate of 30 times still leaves it.
+    digits = study.load_digits(Path(str(MNIST)), pooled=True)
+    ended = study.watched(out / "live", digits, "learning rate x 30", 60)
+    assert 30 <= int(ended) <= 60
+
+
+def test_alarms_are_told_from_false_ones(load) -> None:
+    study = load("monitoring")
+    assert study.cell([500.0, float("nan"), 100.0], 400) == "1/3, after 100; 1 false before"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import nn
 
 from ndt_offline import Recorder, open_run
 from ndt_offline.errors import UsageError
+from ndt_offline.record.dropped import Dropped, rest_of
 from ndt_offline.record.handover import Handover
 
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
@@ -61,7 +65,7 @@ def test_a_publication_that_fails_frees_its_slot(tmp_path: Path, monkeypatch) ->
     ring = record._delivery._handover.ring  # type: ignore[union-attr]
     while ring.waiting():
         pass
-    assert [int(ring._head(slot)[0]) for slot in range(ring.slots)].count(1) == 0
+    assert [head[0] for head in ring._heads].count(1) == 0
     record.close()
 
 
@@ -130,3 +134,60 @@ def test_labels_that_cannot_fit_are_told_of_at_the_start(tmp_path: Path, labels,
         Recorder(tmp_path / "run", make_model(), probe=(torch.ones(3, 16), labels)).close()
     said = [str(w.message) for w in caught if "labels do not fit" in str(w.message)]
     assert len(said) == (told is not None) and all(told in text for text in said)
+
+
+def test_steps_dropped_for_long_are_all_told_at_the_end(tmp_path: Path, monkeypatch) -> None:
+    """More than one message holds: the journal still names each of them."""
+    model = make_model()
+    record = Recorder(tmp_path / "run", model, every=1, thread=True)
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(record._delivery, "_take", Mock(side_effect=full))
+        for _ in range(700):
+            record(loss=1.0, **{f"scalar_{n}": 1.0 / 3 for n in range(20)})
+    assert record.summary().dropped == 700
+    record.close()
+    assert record.summary().dropped == 700
+    run = open_run(tmp_path / "run")
+    assert [e.step for e in run.entries if e.path is None] == list(range(1, 701))
+
+
+@pytest.mark.parametrize("strides", [(5,), (1, 5, 5, 7)])
+def test_dropped_steps_come_out_as_they_went_in(strides: tuple[int, ...]) -> None:
+    dropped, step, steps = Dropped(), 0, []
+    for n in range(12_000):
+        step += strides[n * len(strides) // 12_000]
+        steps.append(step)
+        dropped.add(step, {"loss": float(n)})
+    said = json.loads(json.dumps(dropped.rest()))
+    assert dropped.count == dropped.untold == 12_000 and len(json.dumps(said)) < 16_000
+    found = list(rest_of(said))
+    assert (
+        [s for s, _ in found] == steps
+        and tuple(found[3]) == (steps[3], {"loss": 3.0})
+        and said == {}
+    )
+
+
+def test_warnings_as_errors_do_not_reach_training(tmp_path: Path, capsys) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record = Recorder(tmp_path / "run", make_model(), every=1, thread=True)  # no probe
+        record(loss=float("nan"))
+        record(step=1)
+        record.close()
+        told = capsys.readouterr().err
+        assert all(what in told for what in ("no probe", "not finite", "was ignored"))
+        with pytest.raises(RuntimeWarning):
+            Recorder(tmp_path / "other", make_model(), on_error="raise", thread=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_the_place_of_the_probe_is_not_waited_for(tmp_path: Path) -> None:
+    probe = torch.ones(3, 16), torch.zeros(3, dtype=torch.int64)
+    Recorder(tmp_path / "run", make_model(), probe=probe, thread=True).close()
+    (tmp_path / "run" / "probe.safetensors").unlink()
+    os.mkfifo(tmp_path / "run" / "probe.safetensors")
+    with pytest.warns(RuntimeWarning, match="nothing is recorded"):
+        Recorder(tmp_path / "run", make_model(), probe=probe, thread=True)

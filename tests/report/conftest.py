@@ -33,6 +33,7 @@ class Made:
     report: Path | None = None
     alerts: list[str] = field(default_factory=list)
     command: str = "ndt-analyze somewhere"
+    baseline: Any = None
 
     @property
     def results(self) -> Results:

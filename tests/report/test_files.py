@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from ndt_offline.errors import UsageError
+from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.compare import compare_rows, names_of_runs, spread_rows
 from ndt_offline.report.export import export, safe_cell
 from ndt_offline.report.figures import plot_series
 from ndt_offline.report.gallery import file_name, save_figures
 from ndt_offline.report.runs import open_results
-from ndt_offline.report.tidy import COLUMNS
 
 from .conftest import HOSTILE, Made, make_store
 

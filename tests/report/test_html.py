@@ -15,7 +15,7 @@ from ndt_offline.report.aggregate import chosen_rows, envelope
 from ndt_offline.report.charts import strongest
 from ndt_offline.report.html import page_of, write_report
 from ndt_offline.report.marks import _thinned
-from ndt_offline.report.svg import png_of, ticks
+from ndt_offline.report.svg import number, png_of, ticks
 
 from .conftest import Made, make_store
 
@@ -168,6 +168,17 @@ def test_ticks_are_round_and_inside() -> None:
         found = ticks(low, high, 4)
         assert 3 <= len(found) <= 7
         assert all(min(low, high) <= t <= max(low, high) + 1e-9 for t in found)
+
+
+def test_labels_of_ticks_differ_where_the_ticks_do() -> None:
+    said = [number(v) for v in (0.0, 50_000.0, 100_000.0, 150_000.0, 200_000.0)]
+    assert said == ["0", "50k", "100k", "150k", "200k"]
+    assert [number(v) for v in (8000.0, 1.5e6, 1.5e-4, 2e12, -0.25)] == [
+        "8000", "1.5M", "0.00015", "2e12", "-0.25"
+    ]  # fmt: skip
+    for low, high in ((0.0, 200_000.0), (99_000.0, 101_000.0), (0.00012, 0.00018), (1e6, 1.1e6)):
+        labels = [number(t) for t in ticks(low, high, 5)]
+        assert len(set(labels)) == len(labels)
 
 
 def test_png_is_read_back_by_another_reader(tmp_path: Path) -> None:

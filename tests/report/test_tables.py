@@ -8,9 +8,10 @@ from io import StringIO
 import numpy as np
 from rich.console import Console
 
+from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.document import TABLES, document_of
 from ndt_offline.report.table import phases_cell, print_table
-from ndt_offline.report.tidy import COLUMNS, rows_of, tidy_tables
+from ndt_offline.report.tidy import rows_of, tidy_tables
 
 from .conftest import HOSTILE, Made
 
@@ -103,6 +104,7 @@ def test_a_single_trend_does_not_hide_a_start_that_went_elsewhere() -> None:
     deep = row | {"highest": 3.1, "lowest": 0.2}
     assert phases_cell("rises throughout", deep) == "rises; lowest 0.20 at 5"
     assert phases_cell("falls to step 9, then stable", row) == "falls to 9, stable"
+    assert phases_cell("stable throughout", deep) == "stable throughout"  # noise has extremes
     assert phases_cell("too short", row | {"first": None}) == "too short"
 
 

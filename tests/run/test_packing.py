@@ -41,7 +41,8 @@ def record(
     run: Path, steps: range, raw: tuple[int, ...] = (), precision: str | None = None
 ) -> Path:
     open_run_folder(run).drop()
-    attempt = open_attempt(run, {"start_step": steps[0], "every": 1, "loss": "none"})
+    about = {"start_step": steps[0], "every": 1, "loss": "none", "precision": precision}
+    attempt = open_attempt(run, about)
     keep_layout(run, LAYOUT)
     out = Writer(attempt, precision)
     for number, step in enumerate(steps):

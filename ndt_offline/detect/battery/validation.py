@@ -63,6 +63,21 @@ class Cell:
             return 0.0
         return MOST_LIMITED if self.name in LIMITED else MOST
 
+    @property
+    def wrong(self) -> str:
+        """What is wrong with it, by more than two standard errors, in words; empty if nothing."""
+        if self.kind == "null" and self.false - 2 * self.false_se > self.allowed:
+            return (
+                f"fires {self.false:.2g} times per 1000 points of {self.name!r}, where nothing is "
+                f"(up to {self.allowed:g} is acceptable)"
+            )
+        if self.kind == "steps" and self.recall + 2 * self.recall_se < self.wanted:
+            return (
+                f"finds {self.recall:.0%} of {self.sigmas:g}-sigma steps in {self.name!r} "
+                f"({self.wanted:.0%} should be found)"
+            )
+        return ""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -77,17 +92,9 @@ class Validation:
 
     @property
     def failures(self) -> list[str]:
-        """What is wrong, by more than two standard errors, in words."""
-        out = []
-        for c in self.cells:
-            if c.kind == "null" and c.false - 2 * c.false_se > c.allowed:
-                out.append(
-                    f"fires {c.false:.2g} times per 1000 points of {c.name!r}, where nothing is "
-                    f"(up to {c.allowed:g} is acceptable)"
-                )
-            if c.kind == "steps" and c.recall + 2 * c.recall_se < c.wanted:
-                out.append(f"finds {c.recall:.0%} of {c.sigmas:g}-sigma steps in {c.name!r}")
-        return out
+        """What is wrong, by more than two standard errors, in words; the worst first."""
+        wrong = sorted(self.cells, key=lambda c: (c.kind, c.recall if c.recall_se else 0, -c.false))
+        return [c.wrong for c in wrong if c.wrong]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -102,23 +109,26 @@ class Validation:
         facts = []
         if nulls:
             worst = max(nulls, key=lambda c: c.false)
-            facts.append(f"worst null {worst.false:.2f} per 1000 points ({worst.name})")
+            facts.append(f"Most false reports: {worst.false:.2f} per 1000 points ({worst.name}).")
         if steps:
             least = min(steps, key=lambda c: c.recall)
-            facts.append(f"lowest recall at 4 sigma and more {least.recall:.2f} ({least.name})")
+            facts.append(
+                f"Fewest steps found, of those of 4 SD and more: {least.recall:.0%} ({least.name})."
+            )
         shares = [c.calibration for c in nulls if c.name in GAUSSIAN and not isnan(c.calibration)]
         if shares and self.detector == "steps":
             facts.append(
-                f"of Gaussian nulls {np.mean(shares) * LEVEL:.1%} have a p <= {LEVEL:g} "
-                f"(worst kind {max(shares) * LEVEL:.1%}): p is conservative"
+                f"p is conservative: p <= {LEVEL:g} in {np.mean(shares) * LEVEL:.1%} of Gaussian "
+                f"series without a step (worst kind {max(shares) * LEVEL:.1%})."
                 if max(shares) <= 1
-                else f"up to {max(shares) * LEVEL:.1%} of Gaussian nulls have a p <= {LEVEL:g}"
+                else f"p <= {LEVEL:g} in up to {max(shares) * LEVEL:.1%} of Gaussian series of one "
+                "kind without a step."
             )
         wrong = self.failures
         head = "can be believed" if not wrong else "cannot be believed as it is"
         more = [f"and {len(wrong) - 5} more of the kind"] if len(wrong) > 6 else []
         lines = wrong[:5] + more if more else wrong
-        return f"{self.detector}: {head}. {'; '.join(facts)}." + "".join(
+        return f"{self.detector}: {head}. {' '.join(facts)}" + "".join(
             f"\n  - {line}" for line in lines
         )
 
@@ -144,22 +154,29 @@ def validate(
     """
     base = randbits(32) if seed is None else seed
     start = perf_counter()
-    cells = []
-    for name in NULLS if nulls is None else nulls:
-        if progress:
-            progress(f"null: {name}")
-        cells.append(run_null(name, NULLS[name], detector, seeds, base, n, params))
+    jobs: list[Callable[[], Cell]] = [
+        partial(run_null, name, NULLS[name], detector, seeds, base, n, params)
+        for name in (NULLS if nulls is None else nulls)
+    ]
     for name, values in (series or {}).items():
         make = partial(_like, np.asarray(values, np.float64))
-        cells.append(run_null(f"like {name}", make, detector, seeds, base, len(values), params))
-    for name in POSITIVES if positives is None else positives:
+        size = len(values)
+        jobs.append(partial(run_null, f"like {name}", make, detector, seeds, base, size, params))
+    jobs += [
+        partial(run_steps, name, k, detector, seeds, base, n, params)
+        for name in (POSITIVES if positives is None else positives)
+        for k in sizes
+    ]
+    cells = []
+    for done, job in enumerate(jobs, start=1):
+        cells.append(job())
         if progress:
-            progress(f"steps: {name}")
-        cells += [run_steps(name, k, detector, seeds, base, n, params) for k in sizes]
+            left = (perf_counter() - start) / done * (len(jobs) - done)
+            progress(f"{done} of {len(jobs)} kinds of series, about {left:.0f} s left")
     return Validation(detector, params, base, n, tuple(cells), perf_counter() - start)
 
 
-def _rng(base: int, name: str, sigmas: float, k: int) -> np.random.Generator:
+def rng_of(base: int, name: str, sigmas: float, k: int) -> np.random.Generator:
     return np.random.default_rng([base, int(10 * sigmas), k, *name.encode()])
 
 
@@ -184,7 +201,7 @@ def run_null(
     false, small = np.empty(seeds), np.zeros(seeds)
     known = True
     for k in range(seeds):
-        x = make(_rng(base, name, 0, k), n)
+        x = make(rng_of(base, name, 0, k), n)
         p = [t.p for t in detect(x, detector=detector, **params)]
         false[k], small[k] = len(p), min(p, default=1.0) <= LEVEL
         known = known and not any(map(isnan, p))
@@ -204,7 +221,7 @@ def run_steps(
     """One kind of planted steps at one size."""
     found, false, distances = np.empty(seeds), np.empty(seeds), []
     for k in range(seeds):
-        x, planted = POSITIVES[name](_rng(base, name, sigmas, k), n, sigmas)
+        x, planted = POSITIVES[name](rng_of(base, name, sigmas, k), n, sigmas)
         reported = np.array([t.index for t in detect(x, detector=detector, **params)], np.int64)
         near, extra = match(planted, reported)
         found[k], false[k] = len(near) / len(planted), extra

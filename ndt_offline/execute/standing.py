@@ -1,0 +1,106 @@
+"""Which rows of a measure stand as they are. Loads no torch and reads no checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ndt_offline.measure.catalogue import MEASURES
+from ndt_offline.measure.plugin import Measure
+from ndt_offline.replay.history import lacking_mark, measure_key, measure_mark, rows_behind
+from ndt_offline.replay.mark import SEGMENT, is_passing
+from ndt_offline.run.reader import Run
+from ndt_offline.store.measures import GROUP, key_of_measure, measure_groups
+from ndt_offline.store.results import Results
+from ndt_offline.store.schema import open_root
+
+
+def measure_keys(measures: Mapping[str, Measure], spaces: Mapping[str, str]) -> dict[str, str]:
+    """{how it is named: identity}; spaces: their identities as the store keeps them."""
+    return {spec: measure_key(spec, measure, spaces) for spec, measure in measures.items()}
+
+
+def known_measures(store: Path) -> tuple[str, ...]:
+    """Our own measures that a store holds: what is asked for where nothing is named.
+
+    A user's own are never taken from a store: their names lead to code.
+    """
+    try:
+        groups = dict(measure_groups(open_root(store)))
+    except Exception:  # whatever is wrong with the store is told by whoever needs it
+        return ()
+    return tuple(name for name in MEASURES if name in groups and "key" in groups[name].attrs)
+
+
+def runnable(
+    measures: Mapping[str, Measure], results: Results, spaces: Mapping[str, str]
+) -> dict[str, Measure]:
+    """Those that a replay is for, and that were not refused when they were asked for before."""
+    measures = {spec: m for spec, m in measures.items() if "probe" not in m.needs}
+    keys, refused = measure_keys(measures, spaces), refused_measures(results)
+    return {s: m for s, m in measures.items() if refused.get(s, {}).get("key") != keys[s]}
+
+
+def remember_refused(store: Path, asked: Mapping[str, Measure], reasons: Mapping[str, str]) -> None:
+    """Note what was refused, so that the same question is not a reason to replay."""
+    results = Results(store)
+    keys = measure_keys(asked, results.attrs.get("spaces", {}))
+    known = {s: about for s, about in refused_measures(results).items() if s not in asked}
+    new = {spec: {"key": keys[spec], "reason": reason} for spec, reason in reasons.items()}
+    if refused_measures(results) != known | new:
+        results.root.attrs["refused"] = known | new
+
+
+def computed(results: Results, asked: Mapping[str, Measure]) -> tuple[str, ...]:
+    """The names in the store of those asked for that are there."""
+    keys = measure_keys(asked, results.attrs.get("spaces", {}))
+    return tuple(
+        m.name for s, m in asked.items() if key_of_measure(results.root, m.name) == keys[s]
+    )
+
+
+def refused_measures(results: Results) -> dict[str, dict[str, str]]:
+    """{how it is named: {key, reason}} of what could not be computed."""
+    found: dict[str, dict[str, str]] = results.attrs.get("refused", {})
+    return found
+
+
+def stands(
+    run: Run, results: Results, measure: Measure, key: str, rows: int, length: int
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Whether each of the first rows is done: [rows]; and those marked so that must be redone."""
+    done = np.zeros(rows, bool)
+    if key_of_measure(results.root, measure.name) != key:
+        return done, ()
+    group = results.root[f"{GROUP}/{measure.name}"]
+    marks, problems = np.asarray(group["mark"][:rows]), group["problem"][:rows]
+    for row in np.flatnonzero(marks).tolist():
+        done[row] = _is_mark(int(marks[row]), run, measure, key, row)
+    passing = np.array([bool(p) and is_passing(str(p)) for p in problems], bool)
+    again = done & (passing | _gone(results, measure.name, marks, problems, length))
+    return done & ~again, tuple(np.flatnonzero(again).tolist())
+
+
+def _is_mark(mark: int, run: Run, measure: Measure, key: str, row: int) -> bool:
+    behind = [run.entries[at] for at in rows_behind(measure, row).values()]
+    whole = measure_mark(key, run.entries[row], behind)
+    if mark == whole:
+        return True
+    window = run.entries[max(0, row - SEGMENT) : row + 1]
+    return mark == lacking_mark(whole, window, behind)
+
+
+def _gone(
+    results: Results, name: str, marks: np.ndarray, problems: np.ndarray, length: int
+) -> np.ndarray:
+    """Rows with values whose chunk is not there: it would read as NaN, without an error."""
+    held = (marks != 0) & (np.asarray(problems, object) == "")
+    gone = np.zeros(len(marks), bool)
+    for start in range(0, len(marks), length):
+        part = slice(start, start + length)
+        folder = results.path / GROUP / name / "values" / "c" / str(start // length)
+        if held[part].any() and not folder.is_dir():
+            gone[part] = held[part]
+    return gone

@@ -1,0 +1,77 @@
+"""The steps whose weights were not stored: kept by the trainer until the writer has heard of them.
+
+The first are told with their scalars, a few with every checkpoint; what is left at the end goes as
+ranges, which have room for any number: steps that follow a schedule are few ranges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+AT_ONCE = 40  # told with one message
+NAMED = 10_000  # kept with their scalars
+RANGES, ROOM = 200, 8000  # at the end: ranges, and characters of named ones
+
+Told = list[tuple[int, dict[str, Any]]]
+
+
+class Dropped:
+    """Counts dropped steps, and hands them on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._named: Told = []
+        self._ranges: list[list[int]] = []  # first, last, stride
+
+    def add(self, step: int, record: dict[str, Any]) -> None:
+        self.count += 1
+        if len(self._named) < NAMED:
+            self._named.append((step, record))
+        else:
+            _extend(self._ranges, step)
+
+    @property
+    def untold(self) -> int:
+        return len(self._named) + sum(1 for _ in _steps(self._ranges))
+
+    def some(self) -> Told:
+        """What the next message tells; `told` when it has gone."""
+        return self._named[:AT_ONCE]
+
+    def told(self) -> None:
+        del self._named[:AT_ONCE]
+
+    def clear(self) -> None:
+        self._named, self._ranges = [], []
+
+    def rest(self) -> dict[str, Any]:
+        """All that is left, for the last message."""
+        named, ranges = self.some(), list[list[int]]()
+        if len(json.dumps(named)) > ROOM:
+            named = []
+        for step, _ in self._named[len(named) :]:
+            _extend(ranges, step)
+        return {"dropped_steps": named, "dropped_ranges": (ranges + self._ranges)[:RANGES]}
+
+
+def rest_of(said: dict[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The steps of a last message, taken out of it."""
+    yield from said.pop("dropped_steps", [])
+    yield from ((step, {}) for step in _steps(said.pop("dropped_ranges", [])))
+
+
+def _extend(ranges: list[list[int]], step: int) -> None:
+    if ranges:
+        first, last, stride = ranges[-1]
+        if first == last or step - last == stride:
+            ranges[-1] = [first, step, step - last]
+            return
+    ranges.append([step, step, 1])
+
+
+def _steps(ranges: list[list[int]]) -> Iterator[int]:
+    for first, last, stride in islice(ranges, RANGES):
+        yield from range(first, last + 1, stride)

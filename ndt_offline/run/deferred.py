@@ -1,0 +1,128 @@
+"""Coding what was written raw, later: one checkpoint at a time, while others may read.
+
+Raw checkpoints are coded on the raw ones shortly before them, never on those that the writer
+coded: each chain stays a line, and a reader needs two checkpoints of each. Order: the new file,
+durable and decoded again from disk; its line in the journal; only then the raw file goes. Killed
+anywhere, every checkpoint is in one place or the other, and the next pass goes on. A reader who
+finds the raw file gone asks the journal again (see `Decoder`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ndt_offline.errors import NdtError
+from ndt_offline.run import checkpoint, codec, durable, journal
+from ndt_offline.run.attempt import Attempt, Entry, read_attempt
+from ndt_offline.run.checkpoint import Decoded
+from ndt_offline.run.identity import crc32c, hex8
+from ndt_offline.run.layout import Vectors
+from ndt_offline.run.reader import Decoder
+from ndt_offline.run.regular import is_own
+
+LENGTH = 32  # checkpoints of a chain
+BATCH = 16  # checkpoints made durable at a time
+NEAR = 8  # checkpoints: what lies further back predicts nothing
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What the next raw checkpoint is coded on: (step, vectors), newest first."""
+
+    before: tuple[tuple[int, Vectors], ...] = ()
+    last: int = 0  # place of the newest among the attempt's checkpoints
+    length: int = 0
+
+    def on(self, place: int) -> _Chain:
+        """The chain as far as the checkpoint at this place may use it."""
+        return self if self.length < LENGTH and place - self.last <= NEAR else _Chain()
+
+    def after(self, step: int, vectors: Vectors, place: int) -> _Chain:
+        return _Chain(((step, vectors), *self.before)[:2], place, self.length + 1)
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """A checkpoint in both forms, and the line that will say so."""
+
+    raw: Path
+    path: Path
+    record: journal.Record
+
+
+def code_raw(path: Path) -> Iterator[int]:
+    """Code an attempt's raw checkpoints; yields the step of each.
+
+    The caller is the only one who writes in the attempt (its `writer.lock`). A checkpoint that
+    cannot be read stays as it is. OSError where the disk is full: nothing is lost.
+    """
+    attempt = read_attempt(path)
+    sweep_raw(attempt)
+    records = {r.get("step"): r for r in attempt.records if "file" in r}
+    decoder = Decoder(path.parent.parent, attempt.entries.values())
+    chain, written = _Chain(), list[_Coded]()
+    for place, step in enumerate(sorted(attempt.entries)):
+        entry = attempt.entries[step]
+        if not _is_raw(attempt, entry):
+            continue
+        chain = chain.on(place)
+        try:
+            decoded = decoder.read(entry)
+            written.append(_code(attempt, entry, decoded, chain, records[step]))
+        except NdtError:  # verify names it
+            continue
+        chain = chain.after(step, decoded.vectors, place)
+        if len(written) == BATCH:
+            _settle(attempt, written)
+            written = []
+        yield step
+    _settle(attempt, written)
+
+
+def sweep_raw(attempt: Attempt) -> None:
+    """Remove raw files of checkpoints that lie elsewhere: a pass was killed before it did."""
+    for record in attempt.records:
+        step, file = record.get("step", -1), attempt.path / str(record.get("file", ""))
+        entry = attempt.entries.get(step) if record.get("kind") == "raw" else None
+        if entry is None or file == entry.path or file.parent.name != "raw":
+            continue
+        if is_own(attempt.path, file, step):
+            with contextlib.suppress(NdtError):  # a line says so, but the bytes must be there
+                checkpoint.read_bytes(entry)
+                file.unlink(missing_ok=True)
+
+
+def _is_raw(attempt: Attempt, entry: Entry) -> bool:
+    file = entry.path
+    return file is not None and file.parent.name == "raw" and is_own(attempt.path, file, entry.step)
+
+
+def _code(
+    attempt: Attempt, entry: Entry, decoded: Decoded, chain: _Chain, record: journal.Record
+) -> _Coded:
+    """Write it coded, and decode it again from the file."""
+    assert entry.path is not None
+    bases = dict(chain.before)
+    meta = {"references": json.dumps(list(bases))}
+    data = codec.encode_vectors(decoded.layout, decoded.vectors, list(bases.values()), meta)
+    file, crc = checkpoint.file_name(entry.step), hex8(crc32c(data))
+    path = attempt.path / file
+    durable.write(path, [data], sync=False)
+    new = replace(entry, path=path, size=len(data), file_crc=crc)
+    checkpoint.read(new, lambda key: decoded.layout, lambda step: bases[step])
+    told = {"kind": "checkpoint", "file": file, "size": len(data), "file_crc": crc, "was_raw": True}
+    return _Coded(entry.path, path, {**record, **told})
+
+
+def _settle(attempt: Attempt, written: list[_Coded]) -> None:
+    """The files durable, then their lines, then the raw ones go."""
+    durable.sync([coded.path for coded in written])
+    lines = attempt.path / "journal.jsonl"
+    for coded in written:
+        journal.append(lines, coded.record, sync=coded is written[-1])
+    for coded in written:
+        coded.raw.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""Measures in a store: one group each, `measures/<name>`, that nothing else is mixed with.
+
+    measures/<name>/  step, layer, quantity; values [step, layer, quantity], NaN where there is
+                      none; mark [step], that a row is done (0 = not done); problem [step]
+
+A measure that is added makes a group of its own and leaves every other file as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ndt_offline.store import schema
+
+GROUP = "measures"
+
+
+def create_measure(
+    root: Any, name: str, layers: Sequence[str], quantities: Mapping[str, str], **about: Any
+) -> None:
+    """Make the empty group of a measure, in place of the one that may be there.
+
+    quantities: {name: unit}. It gets the rows that the store has; `about` are its attributes.
+    """
+    outer = root.require_group(GROUP)
+    if name in outer:
+        del outer[name]
+    group, block = outer.create_group(name), int(root.attrs["block"])
+    steps = np.asarray(root["records/step"][:])
+    rows, count, width = len(steps), len(layers), len(quantities)
+    per_chunk = max(1, min(count, schema.MAX_CHUNK // max(1, 8 * block * width)))
+    schema.make_array(
+        group,
+        "values",
+        (rows, count, width),
+        (block, per_chunk, max(width, 1)),
+        "float64",
+        ("step", "layer", "quantity"),
+        units=list(quantities.values()),
+        long_name=f"{name}: NaN where it could not be computed",
+    )
+    for key, dtype, said in (
+        ("mark", "uint64", "mark of what was measured"),
+        ("problem", str, "why a row has no value, or lacks some"),
+    ):
+        schema.make_array(group, key, (rows,), (block,), dtype, ("step",), long_name=said)
+    for key, names in (("layer", layers), ("quantity", list(quantities))):
+        schema.make_array(group, key, (len(names),), (max(len(names), 1),), str, (key,))
+        if len(names):
+            group[key][:] = np.array(names, dtype=object)
+    schema.make_array(group, "step", (rows,), (schema.WIDE,), "int64", ("step",), units="updates")
+    if rows:
+        group["step"][:] = steps
+    # Last: a group without its key was never finished.
+    group.attrs.update(about)
+
+
+def measure_groups(root: Any) -> Iterator[tuple[str, Any]]:
+    """(name, group) of every measure that a store holds."""
+    if GROUP in root:
+        yield from sorted(root[GROUP].groups(), key=lambda pair: pair[0])
+
+
+def key_of_measure(root: Any, name: str) -> str | None:
+    """The identity of what is stored under that name; None where nothing is."""
+    if GROUP not in root or name not in root[GROUP]:
+        return None
+    return root[GROUP][name].attrs.get("key")
+
+
+def drop_measures(root: Any, space: str, key: str) -> None:
+    """Remove the measures that were computed of a space as it no longer is."""
+    stale = [n for n, g in measure_groups(root) if g.attrs.get("depends", {}).get(space) != key]
+    for name in stale:
+        if space in root[GROUP][name].attrs.get("depends", {}):
+            del root[GROUP][name]

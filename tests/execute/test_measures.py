@@ -1,0 +1,327 @@
+"""Measures beside the spectra: their numbers, what they leave alone, what they are refused for."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ndt_offline import Recorder, analyze, open_run
+from ndt_offline.errors import UsageError
+from ndt_offline.execute.replay_all import in_process
+from ndt_offline.measure.catalogue import MEASURES, choose_measures
+from ndt_offline.replay.job import Job
+from ndt_offline.replay.mark import Block, BlockReport
+from ndt_offline.report.tidy import tidy_table
+from ndt_offline.store.results import Results
+from tests.conftest import record_small, small_model
+
+QUICK = {"draws": 0, "phase_draws": 0, "phases": (), "report": False}
+ASKED = (
+    "motion", "similarity", "units", "separability",
+    "gradients", "noise_scale", "learning_rate", "curvature",
+)  # fmt: skip
+
+
+def looked_at(run: Path, measures: Sequence[str] | None = ASKED, **more: object) -> Results:
+    return analyze(run, measures=measures, **(QUICK | more)).results  # type: ignore[arg-type]
+
+
+def arrays(results: Results) -> dict[str, np.ndarray]:
+    found = {}
+    for name, group in results.measures.items():
+        found |= {f"{name}/{part}": group[part][:] for part in ("values", "mark", "problem")}
+    return found
+
+
+def assert_same(one: Results, other: Results) -> None:
+    a, b = arrays(one), arrays(other)
+    assert a.keys() == b.keys() and a
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_motion_is_what_its_formulas_say(run_path: Path) -> None:
+    results, run = looked_at(run_path, ["motion"]), open_run(run_path)
+    states = [run.checkpoint(step)["0.weight"].double() for step in run.steps]
+    for row in (1, 40, 63, 64, 65, 80):
+        now, before = states[row], states[row - 1]
+        update = (now - before).norm()
+        values = {
+            "update_norm": update,
+            "relative_update": update / before.norm(),
+            "distance": (now - states[0]).norm(),
+        }
+        if row > 1:
+            pair = ((now - before).ravel(), (before - states[row - 2]).ravel())
+            values["update_cosine"] = torch.cosine_similarity(*pair, dim=0)
+        for name, value in values.items():
+            got = results.series("weights", "0.weight", name)[row]
+            assert got == pytest.approx(float(value), rel=1e-9), (row, name)
+    assert np.isnan(results.series("weights", "0.weight", "update_norm")[0])
+    assert results.series("weights", "0.weight", "distance")[0] == 0
+
+
+def test_similarity_compares_the_rows_it_says(run_path: Path) -> None:
+    results, run = looked_at(run_path, ["similarity", "similarity_last"]), open_run(run_path)
+    from safetensors.torch import load_file
+
+    probe = load_file(run_path / "probe.safetensors")["x"]
+
+    def outputs(step: int) -> np.ndarray:
+        model = small_model()
+        model.load_state_dict(run.checkpoint(step))
+        with torch.no_grad():
+            first: torch.Tensor = model[0](probe)
+        return first.double().numpy()
+
+    def cka(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = a - a.mean(0), b - b.mean(0)
+        k, other = a @ a.T, b @ b.T
+        return float((k * other).sum() / np.sqrt((k * k).sum() * (other * other).sum()))
+
+    for row in (1, 64, 80):
+        pairs = {"cka_previous": run.steps[row - 1], "cka_first": 0, "cka_last": run.steps[-1]}
+        for name, step in pairs.items():
+            got = results.series("activations", "0", name)[row]
+            assert got == pytest.approx(cka(outputs(run.steps[row]), outputs(step)), abs=1e-6)
+
+
+def test_gradients_and_curvature_are_those_of_the_probes_loss(run_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    results = looked_at(run_path, ["gradients", "noise_scale", "learning_rate", "curvature"])
+    run, probe = open_run(run_path), load_file(run_path / "probe.safetensors")
+    for row in (9, 64):
+        model = small_model()
+        model.load_state_dict(run.checkpoint(run.steps[row]))
+        names = [name for name, _ in model.named_parameters()]
+        flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+
+        def loss(vector: torch.Tensor, model: torch.nn.Module = model) -> torch.Tensor:
+            parts = vector.split([p.numel() for p in model.parameters()])
+            shaped = [v.reshape(p.shape) for v, p in zip(parts, model.parameters(), strict=True)]
+            weights = dict(zip(names, shaped, strict=True))  # noqa: B023
+            output = torch.func.functional_call(model, weights, probe["x"].double())
+            return torch.nn.functional.cross_entropy(output, probe["y"])
+
+        slope = torch.func.grad(loss)(flat)
+        first = slope[: model[0].weight.numel()].norm()  # type: ignore[union-attr, operator]
+        got = results.series("weights", "0.weight", "probe_gradient")[row]
+        assert got == pytest.approx(float(first), rel=1e-5)
+        whole = results.series("model", "whole", "model_gradient")[row]
+        assert whole == pytest.approx(float(slope.norm()), rel=1e-5)
+        update = results.series("weights", "0.weight", "effective_rate")[row] * 5 * got
+        motion = (run.checkpoint(run.steps[row])["0.weight"]
+                  - run.checkpoint(run.steps[row - 1])["0.weight"]).norm()  # fmt: skip
+        assert update == pytest.approx(float(motion), rel=1e-5)
+        values, vectors = torch.linalg.eigh(torch.func.hessian(loss)(flat))
+        top = results.series("model", "whole", "top_eigenvalue")[row]
+        assert top == pytest.approx(float(values[-1]), rel=1e-3)
+        share = float((vectors[:, -1] @ slope) ** 2 / (slope @ slope))
+        got = results.series("model", "whole", "gradient_in_top")[row]
+        assert got == pytest.approx(share, rel=1e-3)
+
+
+def test_two_probes_and_their_gap(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, y = small_model(), torch.randn(64, 12), torch.randint(0, 4, (64,))
+    probes = {"probe": (x[:32], y[:32]), "val_probe": (x[32:], y[32:])}
+    with Recorder(tmp_path / "run", model, **probes) as record:  # type: ignore[arg-type]
+        for _ in range(50):
+            record(loss=1.0)
+    results = looked_at(tmp_path / "run", ["generalisation"])
+    a, b, gap = (
+        results.series("model", "whole", name)
+        for name in ("loss_on_probe", "loss_on_second", "loss_gap")
+    )
+    np.testing.assert_array_equal(gap, b - a)
+    np.testing.assert_array_equal(a, results.signal("probe_loss"))
+    assert np.isfinite(gap).all()
+
+
+def test_a_measure_that_is_added_leaves_every_other_file_as_it_is(run_path: Path) -> None:
+    store = looked_at(run_path, []).path
+    before = files(store)
+    results = looked_at(run_path, ["motion"])
+    after = files(store)
+    assert {name: after[name] for name in before} == before
+    assert results.metric_names("weights")[-1] == "update_cosine"
+    assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
+    motion = files(store, "measures/motion")
+    looked_at(run_path, ["motion", "units"])
+    assert files(store, "measures/motion") == motion
+
+
+def files(store: Path, inside: str = "") -> dict[str, tuple[str, int]]:
+    """{file: (hash, time)} of a store but for its root's attributes, and answers."""
+    found = {}
+    for path in sorted((store / inside).rglob("*")):
+        name = path.relative_to(store).as_posix()
+        if path.is_file() and name != "zarr.json" and not name.startswith("derived"):
+            about = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns
+            found[name] = about
+    return found
+
+
+def test_measured_together_or_one_by_one_is_the_same(run_path: Path, tmp_path: Path) -> None:
+    together = looked_at(run_path)
+    other = tmp_path / "other.zarr"
+    for name in ASKED:
+        looked_at(run_path, [name], out=other)
+    assert_same(Results(other), together)
+
+
+def test_an_interrupted_replay_gives_the_same(tmp_path: Path) -> None:
+    record_small(tmp_path / "run", updates=700)
+    whole = looked_at(tmp_path / "run", out=tmp_path / "whole.zarr")
+
+    def first(job: Job, blocks: Sequence[Block], told: object) -> Iterator[BlockReport]:
+        yield from islice(in_process(job, blocks[::-1], lambda rows: None), 1)
+
+    looked_at(tmp_path / "run", executor=first, out=tmp_path / "part.zarr", metrics=("none",))
+    looked_at(tmp_path / "run", executor=first, out=tmp_path / "part.zarr")
+    marks = Results(tmp_path / "part.zarr").measures["motion"]["mark"][:]
+    assert 0 < (marks != 0).sum() < len(marks)
+    assert_same(looked_at(tmp_path / "run", out=tmp_path / "part.zarr"), whole)
+
+
+def test_a_run_that_grows_gives_the_same(tmp_path: Path) -> None:
+    record_small(tmp_path / "run", updates=400)
+    whole = looked_at(tmp_path / "run", out=tmp_path / "whole.zarr")
+    part = Path(shutil.copytree(tmp_path / "run", tmp_path / "part"))
+    journal = part / "attempts/0001/journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for count in (30, 70, len(lines)):
+        journal.write_bytes(b"".join(lines[:count]))
+        results = looked_at(part, None if count > 30 else ASKED)
+    # A part's raw checkpoints may be known by their time: only the marks may differ.
+    for name, values in arrays(whole).items():
+        if not name.endswith("mark"):
+            np.testing.assert_array_equal(arrays(results)[name], values, err_msg=name)
+
+
+def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
+    entry = open_run(run_path).entry(165)
+    assert entry.path is not None and entry.size is not None
+    good = entry.path.read_bytes()
+    at = (entry.offset or 0) + entry.size - 2
+    entry.path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    results = looked_at(run_path, ["motion"])
+    norms = results.series("weights", "0.weight", "update_norm")
+    bad = np.flatnonzero(~results.usable)
+    after = int(bad[-1]) + 1
+    assert 165 in results.steps[bad] and after < len(norms)
+    assert np.isnan(norms[bad]).all() and np.isnan(norms[after])
+    assert np.isfinite(norms[[bad[0] - 1, after + 1]]).all()
+    assert (
+        "the previous row cannot be read"
+        in dict(results.unmeasured("motion"))[int(results.steps[after])]
+    )
+    assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
+    entry.path.write_bytes(good)
+    healed = looked_at(run_path, ["motion"])
+    assert np.isfinite(healed.series("weights", "0.weight", "update_norm")[1:]).all()
+    assert healed.unmeasured("motion") == []
+
+
+def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
+    model = small_model()
+    with Recorder(tmp_path / "run", model) as record:
+        for _ in range(12):
+            record(loss=1.0)
+    result = analyze(tmp_path / "run", measures=["all"], **QUICK)  # type: ignore[arg-type]
+    said = "\n".join(problem.what for problem in result.problems)
+    for name, measure in MEASURES.items():
+        assert (f"measure {name} was left out" in said) == measure.forward, name
+    assert "no probe" in said
+    assert "motion" in result.results.measures
+    assert analyze(tmp_path / "run", measures=["all"], **QUICK).replayed == 0  # type: ignore[arg-type]
+
+
+def test_too_few_rows_for_a_dimension_are_refused(run_path: Path) -> None:
+    result = analyze(run_path, measures=["dimension", "units"], **QUICK)  # type: ignore[arg-type]
+    assert [p.what for p in result.problems] == [
+        "measure dimension was left out: 32 rows, 300 are the least that dimension needs"
+    ]
+    assert result.exit_code == 3
+    assert {row["metric"] for row in result.table} >= {"dead_share"}
+
+
+def test_series_go_where_those_of_metrics_go(run_path: Path) -> None:
+    result = analyze(
+        run_path, measures=["motion"], draws=1, phase_draws=0, report=True,
+        fail_on=["distance(0.weight) > 0.01", "max.relative_update(weights/2.*) < 0"],
+    )  # fmt: skip
+    assert len(result.alerts) == 1 and "weights/0.weight last distance" in result.alerts[0]
+    rows = [row for row in result.table if row["metric"] == "relative_update"]
+    assert {row["layer"] for row in rows} == {"0.weight", "2.weight"}
+    assert all(row["phases"] is not None and "words_loss" in row for row in rows)
+    for table in ("series", "couplings", "fits"):
+        assert "update_cosine" in set(tidy_table(result.results, table)["metric"]), table
+    assert result.report and "relative_update" in result.report.read_text()
+
+
+def test_xarray_opens_them(run_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    store = looked_at(run_path, ["motion"]).path
+    tree = xarray.open_datatree(store, engine="zarr")
+    values = tree["measures/motion/values"]
+    assert values.dims == ("step", "layer", "quantity")
+    one = values.sel(layer="2.weight", quantity="distance")
+    assert one.sel(step=400).item() > 0
+
+
+OWN = """
+from ndt_offline.measure.plugin import Measure, Quantity
+
+def largest():
+    return Measure(
+        name="extent", space="activations", needs=frozenset({"activations"}),
+        quantities=(Quantity("largest_entry"),),
+        compute=lambda view: {"largest_entry": float(abs(view.now).max()) * FACTOR},
+        about="the largest entry",
+    )
+"""
+
+
+def test_a_measure_of_ones_own(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_measure_1.py").write_text(OWN.replace("FACTOR", "1"))
+    (tmp_path / "own_measure_2.py").write_text(OWN.replace("FACTOR", "2"))
+    once = looked_at(run_path, ["own_measure_1:largest"]).series(
+        "activations", "0", "largest_entry"
+    )
+    assert (once > 0).all()
+    twice = looked_at(run_path, ["own_measure_2:largest"])
+    np.testing.assert_array_equal(twice.series("activations", "0", "largest_entry"), 2 * once)
+    # What lies in a store never leads to code: without its name it is not asked for.
+    monkeypatch.delitem(sys.modules, "own_measure_2")
+    assert "largest_entry" not in {r["metric"] for r in analyze(run_path, **QUICK).table}  # type: ignore[arg-type]
+    assert "own_measure_2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["motoin"], "'motoin' is not known"),
+        (["nowhere_at_all:f"], "importing"),
+        (["json:dumps"], "failed"),
+        (["json:nothing"], "no such function"),
+    ],
+)
+def test_a_wrong_name_is_told(names: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        choose_measures(names)
+    assert raised.value.remedy
+    if ":" not in names[0]:
+        assert all(name in raised.value.remedy for name in MEASURES)
