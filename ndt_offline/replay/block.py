@@ -51,7 +51,6 @@ class BlockRunner:
         self._replayer = cache(self._make_replayer)
         self._batches = cache(self._make_batches)
         self._group = Group()
-        self._decoder: Decoder | None = None
         self._measures = choose_measures(tuple(job.measures))
         self._witness = make_witness(self._run, self._setup, self._measures, self._pass)
 
@@ -59,7 +58,6 @@ class BlockRunner:
         started = time.perf_counter()
         chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        decoder.go_on_from(self._decoder)
         survey = Survey(self._job, block, decoder, self._witness, self._measures)
         given_up = dict(block.given_up)
         problems = []
@@ -83,7 +81,6 @@ class BlockRunner:
             if result.problem:
                 problems.append((block.entries[row - block.start].step, result.problem))
         starting(-1)
-        self._decoder = decoder if self._measures else None  # the next block may look back
         survey.write()
         chunk.write()
         seconds = time.perf_counter() - started

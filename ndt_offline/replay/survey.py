@@ -69,6 +69,7 @@ class Survey:
             said = f"step {self._entry(row).step}: {type(error).__name__}: {error}"
             sight.problems |= {name: said for name in sight.values if name not in sight.problems}
         self._witness.keep(row, sight)
+        self._witness.remember(row, decoded)
         watching = [name for name in sight.values if self._measures[name].forward and problem]
         sight.problems |= dict.fromkeys(watching, problem)
         sight.finished = True
@@ -128,16 +129,19 @@ class Survey:
             decoded = self._distant.get(need) or self._read(self._far, need, row)
             self._distant[need] = decoded
         else:
-            decoded = self._read(self._near, need, rows[need])
+            decoded = self._witness.recall(rows[need]) or self._read(self._near, need, rows[need])
         return None if decoded is None else (rows[need], decoded)
 
     def _earlier(self, row: int) -> Any:
-        decoded = self._read(self._near, f"chain {row}", row)
+        decoded = self._witness.recall(row) or self._read(self._near, f"chain {row}", row)
         return None if decoded is None else self._witness.state(decoded)
 
     def _read(self, decoder: Decoder, need: str, row: int) -> Decoded | None:
         try:
-            return decoder.read(self._entry_of(need, row))
+            decoded = decoder.read(self._entry_of(need, row))
+            if decoder is self._near:
+                self._witness.remember(row, decoded)
+            return decoded
         except NdtError as error:
             named = "an earlier" if need.startswith("chain") else f"the {need.replace('_', ' ')}"
             self._unread[need] = f"{named} row cannot be read: {error.what}"

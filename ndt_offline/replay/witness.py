@@ -33,6 +33,7 @@ Kinds = Mapping[str, Callable[[State, Spot], Table]]  # by need, of a checkpoint
 # The places of a View that other rows fill.
 PLACES = {"previous": "before", "before_previous": "before2", "first": "first", "last": "last"}
 FAULTS = (ArithmeticError, MemoryError, ValueError, RuntimeError)  # of one checkpoint, not of all
+LOOKS_BACK = {"previous": 1, "before_previous": 2, "curvature": 1}  # rows
 REMEMBERED = 4  # rows whose activations are kept: this one, the one before, the first, the last
 
 
@@ -67,7 +68,25 @@ class Witness:
         self._setup, self._measures = setup, dict(measures)
         self._forward, self._labels, self._numbers = forward, labels, numbers
         self._past: dict[int, Kept] = {}
+        self._rows: dict[int, Decoded] = {}
         self._states: deque[tuple[Decoded, State]] = deque(maxlen=REMEMBERED)
+
+    def recall(self, row: int) -> Decoded | None:
+        """The checkpoint of a row that was looked at shortly before, in this block or the last."""
+        return self._rows.get(row)
+
+    def remember(self, row: int, decoded: Decoded) -> None:
+        """Keep a row's checkpoint for those that look back at it."""
+        back = [
+            LOOKS_BACK[need]
+            for m in self._measures.values()
+            for need in m.needs & LOOKS_BACK.keys()
+        ]
+        if back:
+            self._rows[row] = decoded
+            far = [old for old in self._rows if not row - max(back) <= old <= row + max(back)]
+            for old in (*far, *sorted(self._rows)[: -max(back) - 1]):
+                self._rows.pop(old, None)
 
     def watches(self, names: Collection[str]) -> bool:
         """Whether these measures look at activations."""

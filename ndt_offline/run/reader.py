@@ -114,11 +114,6 @@ class Decoder:
         self._layouts: dict[str, Layout] = {}
         self._work = 0
 
-    def go_on_from(self, other: Decoder | None) -> None:
-        """Remember what another decoder of the same run remembers: rows shortly before these."""
-        if other is not None:
-            self._recent |= other._recent
-
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
         """The tensors of one checkpoint; raises DamagedError or RefusedError saying which file."""
         key = (entry.attempt, entry.step)
