@@ -109,7 +109,8 @@ Examples:
 def command(paths: tuple[str, ...], as_json: bool, show: str | None, **options: Any) -> int:
     """Measure every checkpoint of a recorded run and say what happened in it.
 
-    PATH is the directory a Recorder wrote, or a folder of safetensors checkpoints.
+    PATH is the directory a Recorder wrote, or a folder of checkpoints that something else wrote;
+    also at a URL, such as s3://bucket/ckpts.
     Exit codes: 0 all well; 1 error; 2 usage; 3 finished, but some input could not be used;
     4 a rule of --fail-on was met.
     """

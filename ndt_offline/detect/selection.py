@@ -28,7 +28,8 @@ def conditional_sizes(T: Array) -> tuple[Array, Array, Array]:
     c is 4.7, or 4 where |T| is under 4.7.
 
     Just above the threshold the low end and the estimate are 0: such a T says that there is a
-    step, and almost nothing about its size. Not conditional on the search over places and widths.
+    step, and almost nothing about its size. Not conditional on the search over places and widths,
+    nor on a higher threshold than 4.7 that a reader chooses afterwards.
     """
     size = np.abs(T)
     usual = size >= REFERENCE

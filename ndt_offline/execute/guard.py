@@ -6,7 +6,6 @@ row it is at, and through a pipe what it has finished.
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 import pickle
@@ -109,8 +108,6 @@ def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connectio
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         from ndt_offline.replay.block import BlockRunner
 
-        # Connections of the parent's are not ours to close, and not worth a word.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         begun = 0
 
         def starting(row: int) -> None:

@@ -24,9 +24,9 @@ CANCELLED = 30.0
 # Of the inputs' scale: directions below it are taken from the factors alone, because a projection
 # onto them would divide by little more than rounding.
 FAINT_INPUT = 1e-5
-# Rounding E moves a value by u' E v: as much as one entry is off, for errors that are independent.
-# Where that many times it is less than the accuracy that is promised, E need not be known.
-FROM, RELATIVE, STRAY, ROWS = 1e-4, 1e-6, 30.0, 64
+# Rounding E moves a value by u' E v: as much as one entry is off, where errors are independent
+# (less was measured). Where five times that is less than the accuracy promised, E is left out.
+FROM, RELATIVE, STRAY, ROWS = 1e-4, 1e-6, 5.0, 64
 
 
 def product_values(

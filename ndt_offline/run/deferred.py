@@ -107,7 +107,7 @@ def _code(
     """Write it coded, and decode it again from the file."""
     assert entry.path is not None
     bases = dict(chain.before)
-    meta = {"references": json.dumps(list(bases))}
+    meta = {"references": json.dumps(list(bases)), "deferred": "1"}
     data = codec.encode_vectors(decoded.layout, decoded.vectors, list(bases.values()), meta)
     file, crc = checkpoint.file_name(entry.step), hex8(crc32c(data))
     path = attempt.path / file

@@ -25,7 +25,15 @@ from ndt_offline.run.reader import Decoder
 from ndt_offline.run.regular import is_own
 
 LENGTH = 32  # checkpoints in a file
-OWN = ("codec", "layout", "format", "grid", "references", "journal")  # metadata of one coding
+OWN = (
+    "codec",
+    "layout",
+    "format",
+    "grid",
+    "references",
+    "journal",
+    "deferred",
+)  # metadata of one coding
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class _Part:
 
     @property
     def keyframe(self) -> bool:
+        """Whether the writer began a segment here; a chain of raw ones runs beside it."""
+        if "deferred" in self.metadata:
+            return False
         return not self.raw and self.metadata.get("references", "[]") == "[]"
 
 

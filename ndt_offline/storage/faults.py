@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from ndt_offline.errors import NdtError
 
 _SECRET = re.compile(r"(://)[^/@\s]+@")
 _QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s'\"]*")
 _ROOTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs", "azure", "google")
+
+
+@cache
+def quiet_forks() -> None:
+    """Forked children do not complain of the connections that only their parent can close."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    logger, levels = logging.getLogger("asyncio"), [logging.NOTSET]
+
+    def before() -> None:
+        levels[0] = logger.level
+        logger.setLevel(logging.CRITICAL)
+
+    os.register_at_fork(before=before, after_in_parent=lambda: logger.setLevel(levels[0]))
 
 
 def redacted(text: str) -> str:

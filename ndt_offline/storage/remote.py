@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from ndt_offline.errors import UsageError
-from ndt_offline.storage.faults import answered, holds_secret, redacted
+from ndt_offline.storage.faults import answered, holds_secret, quiet_forks, redacted
 
 LIBRARIES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
@@ -69,6 +69,7 @@ class Remote:
         try:
             import fsspec
 
+            quiet_forks()
             return fsspec.filesystem(self._protocol, **self.options)
         except ImportError:
             library = LIBRARIES.get(self._protocol, f"fsspec's library for {self._protocol}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import zarr
 
 from ndt_offline import open_run
@@ -30,13 +33,27 @@ SLOW = os.environ.get("NDT_SLOW") == "1"
 def record_run(path: Path, updates: int, start_step: int = 0, seed: int = 0) -> Path:
     """A small network trained on a fixed task, recorded every 5 updates; its journals by step.
 
-    On a busy machine the trainer writes some checkpoints itself, and their lines come later.
+    On a busy machine the trainer writes some checkpoints itself: their lines come later, and are
+    followed by others when the writer has coded them.
     """
+    before = {child.pid for child in psutil.Process().children()}
     record_small(path, updates, start_step, seed)
+    end = time.monotonic() + 180
+    while time.monotonic() < end and _at_work(before):
+        time.sleep(0.05)  # the writer: what it has not coded it codes after the training
     for journal in path.glob("attempts/*/journal.jsonl"):
         lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join(sorted(lines, key=_place)))
+        last = {_place(line): line for line in lines}  # what it says of a step in the end
+        journal.write_bytes(b"".join(last[place] for place in sorted(last)))
     return path
+
+
+def _at_work(before: set[int]) -> bool:
+    """Whether a child that was not there before is alive."""
+    new = [child for child in psutil.Process().children() if child.pid not in before]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(child.status() != psutil.STATUS_ZOMBIE for child in new)
+    return True
 
 
 def _place(line: bytes) -> float:

@@ -115,12 +115,12 @@ def counting(monkeypatch: pytest.MonkeyPatch, method: str, log: Path) -> None:
     """Have a method of Replayer leave a line in a file, from whatever process it runs in."""
     plain = getattr(Replayer, method)
 
-    def counted(self: Replayer, state: object, row: object) -> None:
+    def counted(self: Replayer, *about: object) -> None:
         named = self.graph is not None if method == "_activations" else self.setup.spaces[1].layers
         if named:
             with log.open("a") as file:
                 file.write("x\n")
-        plain(self, state, row)
+        plain(self, *about)
 
     monkeypatch.setattr(Replayer, method, counted)
 

@@ -213,3 +213,12 @@ def test_tf32_is_off_inside_and_as_it_was_outside() -> None:
     finally:
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+def test_batches_of_centred_matrices(tmp_path: Path) -> None:
+    run, _, decoded = recorded(tmp_path, attention, 2)
+    setup = prepare(run, Parameters(center=True))
+    expected = [Replayer(run, setup).measure(one) for one in decoded]
+    found = BatchReplayer(run, setup, "cpu", size=2).measure_many(decoded)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_same(mine, theirs, 1e-5)

@@ -54,6 +54,7 @@ def test_validate_prints_a_row_per_kind_and_draws(tmp_path: Path) -> None:
         assert sum(line.startswith(name + "  ") for line in done.stdout.splitlines()) >= 1
     # Both tables, the words and the verdict: a page, not a scroll.
     assert len(done.stdout.splitlines()) <= 65
+    assert "\u2026" not in done.stdout  # nothing is cut off at 80 columns
     assert "cannot be believed" in done.stdout
     assert "--seed 3 repeats it" in done.stdout
     assert "s left" in done.stderr
