@@ -92,9 +92,17 @@ class Ring:
         self._heads[slot][0] = FREE
 
     def waiting(self) -> list[int]:
-        """Slots that were handed over, in the order of their numbers."""
-        ready = [slot for slot, head in enumerate(self._heads) if head[0] == READY]
-        return sorted(ready, key=lambda slot: self._heads[slot][1])
+        """Slots that were handed over, in the order of their numbers.
+
+        Two looks: the trainer may publish while one goes on, an early slot behind it and a later
+        one before it. What came before anything in the first look is in the second.
+        """
+        if not self._ready():
+            return []
+        return sorted(self._ready(), key=lambda slot: self._heads[slot][1])
+
+    def _ready(self) -> list[int]:
+        return [slot for slot, head in enumerate(self._heads) if head[0] == READY]
 
     def words(self, slot: int) -> tuple[int, int, dict[str, Any]]:
         """Number, step and words of a slot that was handed over."""

@@ -19,9 +19,11 @@ class Segment:
     before: tuple[tuple[int, Vectors], ...] = ()  # (step, vectors), newest first
     grid: dict[str, list[int | None]] | None = None
 
-    def holds(self, number: int, layout: Layout) -> bool:
-        """Whether the checkpoint of this number can be coded in this segment."""
-        return layout.key == self.layout and self.first <= number < self.first + LENGTH
+    def holds(self, number: int, step: int, layout: Layout) -> bool:
+        """Whether the checkpoint of this number can be coded here: never on later ones."""
+        later = bool(self.before) and self.before[0][0] >= step
+        inside = self.first <= number < self.first + LENGTH
+        return layout.key == self.layout and inside and not later
 
     def after(self, step: int, vectors: Vectors) -> Segment:
         return replace(self, before=((step, vectors), *self.before)[:2])

@@ -34,7 +34,7 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.recorded} checkpoints recorded, {self.raw} raw"
-            + " (being coded in the background)" * self.coding
+            + " (coded in pauses and at the end)" * self.coding
             + f", {self.dropped} dropped; "
             f"{self.stored_bytes / 1e6:.1f} MB, ratio {self.ratio:.2f}; "
             f"{self.seconds:.2f} s in the loop"

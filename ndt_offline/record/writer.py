@@ -47,7 +47,7 @@ class Writer:
         if step in self._done:
             return
         segment = self._segment
-        if not segment.holds(number, layout):
+        if not segment.holds(number, step, layout):
             self._syncer.flush()
             segment = Segment(number, layout.key)
         exact, extra = vectors, dict(scalars)

@@ -24,6 +24,7 @@ from ndt_offline.record.dropped import rest_of
 from ndt_offline.record.leftovers import take_over
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
+from ndt_offline.run.attempt import read_attempt
 from ndt_offline.run.deferred import code_raw
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.lock import Lock
@@ -90,17 +91,27 @@ class Service:
         return worked
 
     def finish(self) -> None:
-        """Raw files, and the last line: how the trainer ended, what it could not hand over."""
+        """Raw files, coded; the last line: how the trainer ended, what it could not hand over."""
         self._patiently(self._adopt)  # a trainer that died may not have told of its last one
         closed = bool(self.ring["closing"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}
         for step, scalars in rest_of(said):
             self._patiently(partial(self.writer.drop, step, scalars))
+        # Before the end is said: who copies or reads a run that is closed finds it at rest.
+        if self.defer:
+            with contextlib.suppress(OSError, NdtError):  # full: the next start goes on
+                if list(code_raw(self.attempt)):
+                    entries = read_attempt(self.attempt).entries.values()
+                    self.writer.counts["stored_bytes"] = sum(e.size or 0 for e in entries)
         end = {"trainer": "closed" if closed else "died", **said}
         final = not closed or bool(self.ring["final"])
         self._patiently(lambda: self.writer.close(end if final else None))
         self._told()
+        log = self.attempt / "writer.log"
+        with contextlib.suppress(OSError):
+            if not log.stat().st_size:
+                log.unlink()
         self.ring["finished"] = 1
 
     def _code_raw(self) -> bool:
@@ -200,14 +211,7 @@ def main(arguments: list[str]) -> None:
 
     service.run(wait, lambda: os.getppid() == told["trainer"], priority.restore)
     priority.lower()
-    with contextlib.suppress(OSError, NdtError):  # full, or gone: the next start goes on
-        for _ in code_raw(attempt):
-            pass
     take_over(attempt.parent, before=int(attempt.name))
-    log = attempt / "writer.log"
-    with contextlib.suppress(OSError):
-        if not log.stat().st_size:
-            log.unlink()
 
 
 def _behave() -> None:

@@ -7,11 +7,18 @@ import torch
 from ndt_offline.errors import RefusedError
 from ndt_offline.run.layout import Layout, Tensor, Vectors
 
+LINE = 64  # bytes; torch's own memory begins on multiples of it
+
 
 def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
-    """{name: CPU tensor}, aliases included; the tensors are views of the vectors."""
+    """{name: CPU tensor}, aliases included; the tensors are views of the vectors.
+
+    Vectors that do not lie on whole cache lines are copied to some that do: libraries of linear
+    algebra add in another order where memory is aligned otherwise, and the last digits would
+    depend on where a process happened to put them.
+    """
     typed = {
-        dtype: torch.from_numpy(vector).view(getattr(torch, dtype))
+        dtype: _aligned(torch.from_numpy(vector)).view(getattr(torch, dtype))
         for dtype, vector in vectors.items()
         if len(vector)
     }
@@ -26,6 +33,10 @@ def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
     for alias, name in layout.aliases.items():
         state[alias] = state[name]
     return state
+
+
+def _aligned(flat: torch.Tensor) -> torch.Tensor:
+    return flat if flat.data_ptr() % LINE == 0 else flat.clone()
 
 
 def _empty(tensor: Tensor, kind: torch.dtype) -> torch.Tensor:

@@ -91,7 +91,7 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(
 
 def test_a_mistyped_command_or_table_names_the_nearest(run: Run, run_path: Path) -> None:
     told = run("ndt-offline", "exprot", run_path)
-    assert told.returncode == 2 and "export (known: compare" in told.stderr
+    assert told.returncode == 2 and "export (known: baseline, compare" in told.stderr
     assert run("ndt-analyze", run_path, *QUICK, "--no-report").returncode == 0
     told = run("ndt-offline", "export", run_path, "--table", "phase", "--out", run_path / "out")
     assert told.returncode == 2 and "try: phases (known" in told.stderr

@@ -207,8 +207,16 @@ def test_a_run_that_grows_gives_the_same(tmp_path: Path) -> None:
         results = looked_at(part, None if count > 30 else ASKED)
     # A part's raw checkpoints may be known by their time: only the marks may differ.
     for name, values in arrays(whole).items():
-        if not name.endswith("mark"):
-            np.testing.assert_array_equal(arrays(results)[name], values, err_msg=name)
+        if name.endswith("mark"):
+            continue
+        if name == "curvature/values":  # an iteration's result: known to its tolerance, no better
+            value, residual, share = np.moveaxis(values[:, 0], 1, 0)
+            again, rest, part = np.moveaxis(arrays(results)[name][:, 0], 1, 0)
+            np.testing.assert_allclose(again, value, rtol=1e-5)
+            np.testing.assert_allclose(part, share, rtol=0.02)
+            assert max(residual.max(), rest.max()) < 1e-2
+            continue
+        np.testing.assert_array_equal(arrays(results)[name], values, err_msg=name)
 
 
 def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from ndt_offline import analyze
 from ndt_offline.errors import UsageError
-from ndt_offline.pipeline import Result, _problems
+from ndt_offline.execute.remarks import problems_of
+from ndt_offline.pipeline import Result
 from ndt_offline.report.export import export, write_netcdf
 from ndt_offline.report.html import write_report
 from ndt_offline.run.reader import open_run
@@ -86,5 +87,5 @@ def test_a_problem_keeps_its_whole_text(run_path: Path, stored: str, path: str, 
         def unusable(self) -> list[tuple[int, str]]:
             return [(run.entries[3].step, stored.format(**names))]
 
-    (found,) = _problems(run, Store())  # type: ignore[arg-type]
+    (found,) = problems_of(run, Store())  # type: ignore[arg-type]
     assert (found.path, found.what) == (path.format(**names), what)
