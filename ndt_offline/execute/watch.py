@@ -43,8 +43,8 @@ def is_closed(run: Run) -> bool:
     """Whether the newest attempt said that it is finished; folders of others never say so."""
     if run.foreign or not run.attempts:
         return False
-    last = run.attempts[-1].last
-    return last is not None and last.get("kind") == "close"
+    # Packing may write lines after the end.
+    return any(record.get("kind") == "close" for record in run.attempts[-1].records)
 
 
 def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
