@@ -148,9 +148,9 @@ def figure_of(
                 values = chosen(runs[0], [series])[0]
                 axes.plot(runs[0].steps, values, color=colour, linewidth=0.8, label=name)
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
-            axes.set(xlabel="training step", ylabel=label, yscale="log")
+            axes.set_title("grey: healthy; dotted: it begins")
+            axes.set(xlabel="training step", ylabel=label)
         axes.legend(frameon=False, fontsize="small")
-        axes.set_title("grey: band of healthy runs; dotted: the failure begins")
     return figure
 
 

@@ -43,8 +43,7 @@ def is_closed(run: Run) -> bool:
     """Whether the newest attempt said that it is finished; folders of others never say so."""
     if run.foreign or not run.attempts:
         return False
-    # Packing may write lines after the end.
-    return any(record.get("kind") == "close" for record in run.attempts[-1].records)
+    return run.attempts[-1].closed
 
 
 def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:

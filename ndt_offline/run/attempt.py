@@ -69,7 +69,7 @@ class Attempt:
     about: Mapping[str, Any]
     entries: Mapping[int, Entry]
     problems: tuple[Problem, ...]
-    last: journal.Record | None  # of the journal
+    closed: bool  # its writer said that nothing more comes; packing may write later lines
     size: int  # bytes of the journal, as it was read
 
     @cached_property
@@ -102,11 +102,11 @@ def read_attempt(path: Path) -> Attempt:
     odd: list[Problem] = []
     entries: dict[int, Entry] = {}
     where = str(path / JOURNAL)
-    last: journal.Record | None = None
+    closed = False
 
     def take(record: journal.Record) -> None:
-        nonlocal last
-        last = record
+        nonlocal closed
+        closed = closed or record.get("kind") == "close"
         if record.get("kind") == "pruned":
             entries.pop(record.get("step", -1), None)
         if record.get("kind") not in STATES:
@@ -130,7 +130,7 @@ def read_attempt(path: Path) -> Attempt:
         problems.append(Problem(f"line {line} is odd: its step is no whole number", where))
     problems += odd
     about = _about(path / "attempt.json", entries, problems)
-    return Attempt(number, path, about, entries, tuple(problems), last, lines.size)
+    return Attempt(number, path, about, entries, tuple(problems), closed, lines.size)
 
 
 def visible(attempts: list[Attempt]) -> tuple[list[Entry], int]:
