@@ -157,7 +157,7 @@ def figure_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> Any:
 
     panels: tuple[tuple[str, Callable[[Effect], float]], ...] = (
         ("accuracy, run minus twin (points)", lambda e: 100 * e.accuracy),
-        ("effective rank of activations, run minus twin", lambda e: e.rank),
+        ("effective rank, run minus twin", lambda e: e.rank),
     )
     with rc_context(STYLE):
         figure = Figure(figsize=(8.5, 3.1), layout="constrained")
