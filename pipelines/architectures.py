@@ -173,7 +173,7 @@ def figure_of(runs: dict[str, list[Results]]) -> Any:
         middle.set(ylabel="probe loss / first", title="dotted: a tenth of training")
         right.set(xlabel="rank share at a tenth", ylabel="final probe loss / first")
         right.set_title("each point one run")
-        left.legend(frameon=False, fontsize="small")
+        right.legend(frameon=False, fontsize="small")
     return figure
 
 
