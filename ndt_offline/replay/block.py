@@ -17,6 +17,7 @@ from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.batch import BatchReplayer
 from ndt_offline.replay.chunk import Chunk, written_arrays
 from ndt_offline.replay.device import find_device
+from ndt_offline.replay.footprint import peak_memory
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
@@ -84,7 +85,7 @@ class BlockRunner:
         survey.write()
         chunk.write()
         seconds = time.perf_counter() - started
-        return BlockReport(block.start, len(block.todo), seconds, tuple(problems), _peak())
+        return BlockReport(block.start, len(block.todo), seconds, tuple(problems), peak_memory())
 
     def measure(self, block: Block, rows: int) -> float:
         """Seconds per row of the first rows, nothing written: what a plan can be made with."""
@@ -184,13 +185,3 @@ def _only(setup: Setup, needs: frozenset[str]) -> Setup:
     none = tuple(Space(s.name, s.layers if s.name in needs else ()) for s in setup.spaces)
     activations = setup.activations if "activations" in needs else ()
     return replace(setup, activations=activations, spaces=(none[0], none[1]))
-
-
-def _peak() -> int:
-    try:
-        import resource
-        import sys
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)

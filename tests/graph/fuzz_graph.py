@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import sys
 from typing import Any
 
@@ -20,6 +19,7 @@ from ndt_offline.graph.operations import ALLOWED, RECURRENT, functional, packet
 from ndt_offline.graph.parsing import parse
 from ndt_offline.graph.program import Graph
 from ndt_offline.graph.steps import make_steps
+from ndt_offline.replay.footprint import peak_memory
 
 VALUES: dict[str, tuple[str, list[int]]] = {
     "a": ("float32", [2, 3]),
@@ -133,7 +133,7 @@ def main(seed: int, count: int) -> None:
             counts["ran"] += 1
         except NdtError:
             counts["failed"] += 1
-    counts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    counts["peak_mb"] = peak_memory() >> 20
     print(json.dumps(counts))
 
 
