@@ -62,8 +62,11 @@ class Delivery:
     def take(self, step: int, scalars: Scalars, given_norm: bool) -> None:
         """Copy the model's present state and send it on its way."""
         number, self._number = self._number, self._number + 1
+        # Only this one: where it is left out, training may replace tensors before the next.
+        looked, self._looked = self._looked, False
         if self._policy.pausing() or not self._policy.guard(
-            lambda: self._take(number, step, scalars, given_norm), f"step {step} was not recorded"
+            lambda: self._take(number, step, scalars, given_norm, looked),
+            f"step {step} was not recorded",
         ):
             self._drop(step, scalars, given_norm)
 
@@ -115,10 +118,11 @@ class Delivery:
                 f"look at {self._attempt / 'writer.log'} if it does not",
             )
 
-    def _take(self, number: int, step: int, scalars: Scalars, given_norm: bool) -> None:
+    def _take(
+        self, number: int, step: int, scalars: Scalars, given_norm: bool, looked: bool
+    ) -> None:
         self._heed()
-        layout = self._snapshot.layout if self._looked else self._snapshot.refresh()
-        self._looked = False
+        layout = self._snapshot.layout if looked else self._snapshot.refresh()
         if layout.key != self._layout.key:
             keep_layout(self._attempt.parent.parent, layout)
             self.collect(wait=True)

@@ -69,6 +69,27 @@ def test_a_publication_that_fails_frees_its_slot(tmp_path: Path, monkeypatch) ->
     record.close()
 
 
+def test_tensors_replaced_while_checkpoints_are_left_out_are_found(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """The norm of a checkpoint that is left out was a look at tensors that are no more."""
+    model = make_model()
+    record = Recorder(tmp_path / "run", model, every=1, thread=True)
+    losses = updates(model, 3)
+    with monkeypatch.context() as patch, pytest.warns(RuntimeWarning, match="planted"):
+        patch.setattr(Handover, "claim", Mock(side_effect=OSError("planted")))
+        record(loss=next(losses))
+    record(loss=next(losses))  # left out, its norm is measured
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data + 1
+    record(loss=next(losses), grad_norm=1.0)
+    expected = digest(model)
+    record.close()
+    last = open_run(tmp_path / "run").entries[-1]
+    assert (last.step, last.content) == (3, expected)
+
+
 def test_a_gradient_norm_that_cannot_be_computed_is_left_out(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2))
     record = Recorder(tmp_path / "run", model, every=1, thread=True)
