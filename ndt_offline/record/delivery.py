@@ -148,11 +148,11 @@ class Delivery:
             if flight.event is not None:
                 flight.event.synchronize()
             record = self._record(flight.scalars, flight.given_norm)
-            told = self._dropped.some()
-            words = {"layout": flight.layout.key, "record": record, "dropped": told}
-            if self._handover.publish(flight.slot, flight.number, flight.step, words):
-                self._dropped.told()
-                return
+            for told in (self._dropped.some(), []):  # a long record has no room for others
+                words = {"layout": flight.layout.key, "record": record, "dropped": told}
+                if self._handover.publish(flight.slot, flight.number, flight.step, words):
+                    self._dropped.told(len(told))
+                    return
         except BaseException:
             self._handover.give_up(flight.slot)
             raise

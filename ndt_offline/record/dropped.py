@@ -13,7 +13,8 @@ from typing import Any
 
 AT_ONCE = 40  # told with one message
 NAMED = 10_000  # kept with their scalars
-RANGES, ROOM = 200, 8000  # at the end: ranges, and characters of named ones
+ROOM = 8000  # characters of them
+RANGES = 200  # at the end
 
 Told = list[tuple[int, dict[str, Any]]]
 
@@ -38,11 +39,14 @@ class Dropped:
         return len(self._named) + sum(1 for _ in _steps(self._ranges))
 
     def some(self) -> Told:
-        """What the next message tells; `told` when it has gone."""
-        return self._named[:AT_ONCE]
+        """What the next message has room for; `told` when it has gone."""
+        some = self._named[:AT_ONCE]
+        while len(json.dumps(some)) > ROOM:  # one that is longer alone goes without its scalars
+            some = some[: len(some) // 2] if len(some) > 1 else [(some[0][0], {})]
+        return some
 
-    def told(self) -> None:
-        del self._named[:AT_ONCE]
+    def told(self, count: int) -> None:
+        del self._named[:count]
 
     def clear(self) -> None:
         self._named, self._ranges = [], []
@@ -50,8 +54,6 @@ class Dropped:
     def rest(self) -> dict[str, Any]:
         """All that is left, for the last message."""
         named, ranges = self.some(), list[list[int]]()
-        if len(json.dumps(named)) > ROOM:
-            named = []
         for step, _ in self._named[len(named) :]:
             _extend(ranges, step)
         return {"dropped_steps": named, "dropped_ranges": (ranges + self._ranges)[:RANGES]}

@@ -62,3 +62,12 @@ def wait_for_writer(attempt: Path, seconds: float = 60.0) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"the writer of {attempt} still works after {seconds} s")
+
+
+def wait_for_ring(record: Recorder, left: int = 0, seconds: float = 60.0) -> None:
+    """Until at most so many checkpoints wait for the writer."""
+    ring = record._delivery._handover.ring  # type: ignore[union-attr]
+    end = time.monotonic() + seconds
+    while len(ring.waiting()) > left:  # type: ignore[union-attr]
+        assert time.monotonic() < end, "the writer does not come along"
+        time.sleep(0.002)

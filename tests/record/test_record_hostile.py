@@ -12,13 +12,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from recorded_training import digest, make_model, updates
+from recorded_training import digest, make_model, updates, wait_for_ring
 from torch import nn
 
 from ndt_offline import Recorder, open_run
 from ndt_offline.errors import UsageError
 from ndt_offline.record.dropped import Dropped, rest_of
 from ndt_offline.record.handover import Handover
+from ndt_offline.record.policy import LONGEST
 
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
 
@@ -62,9 +63,8 @@ def test_a_publication_that_fails_frees_its_slot(tmp_path: Path, monkeypatch) ->
     with pytest.warns(RuntimeWarning, match="planted"):
         for loss in updates(model, 300):  # with pauses that grow to 64 checkpoints
             record(loss=loss)
+    wait_for_ring(record)
     ring = record._delivery._handover.ring  # type: ignore[union-attr]
-    while ring.waiting():
-        pass
     assert [head[0] for head in ring._heads].count(1) == 0
     record.close()
 
@@ -157,14 +157,41 @@ def test_labels_that_cannot_fit_are_told_of_at_the_start(tmp_path: Path, labels,
     assert len(said) == (told is not None) and all(told in text for text in said)
 
 
-def test_steps_dropped_for_long_are_all_told_at_the_end(tmp_path: Path, monkeypatch) -> None:
-    """More than one message holds: the journal still names each of them."""
-    model = make_model()
-    record = Recorder(tmp_path / "run", model, every=1, thread=True)
+@pytest.mark.parametrize("columns", [20, 250, 400])
+def test_steps_dropped_for_long_are_all_told_and_hold_nothing_up(
+    tmp_path: Path, monkeypatch, columns: int
+) -> None:
+    """More than one message holds, or two long rows: once the disk is well, nothing goes raw."""
+    record = Recorder(tmp_path / "run", make_model(), every=1, thread=True)
+    numbers = {f"scalar_{n}": 1.0 / 3 for n in range(columns)}
     full = OSError(28, "No space left on device")
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr(record._delivery, "_take", Mock(side_effect=full))
+        for _ in range(700):
+            record(loss=1.0, **numbers)
+    assert record.summary().dropped == 700
+    for _ in range(200):  # the first few of them are left out too
+        record(loss=1.0, **numbers)
+        wait_for_ring(record)
+    summary = record.summary()
+    assert summary.raw == 0 and summary.recorded + summary.dropped == 901
+    assert 700 <= summary.dropped <= 700 + LONGEST
+    record.close()
+    assert record.summary().dropped == summary.dropped
+    run = open_run(tmp_path / "run")
+    assert [e.step for e in run.entries] == list(range(901))
+    assert [e.step for e in run.entries if e.path is None] == list(range(1, summary.dropped + 1))
+    if columns == 20:  # told one by one: with their scalars
+        assert run.scalar("scalar_7")[1:].tolist() == [1.0 / 3] * 900
+
+
+def test_steps_dropped_up_to_the_end_are_all_told(tmp_path: Path, monkeypatch) -> None:
+    record = Recorder(tmp_path / "run", make_model(), every=1, thread=True)
+    full = OSError(28, "No space left on device")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        monkeypatch.setattr(record._delivery, "_take", Mock(side_effect=full))
         for _ in range(700):
             record(loss=1.0, **{f"scalar_{n}": 1.0 / 3 for n in range(20)})
     assert record.summary().dropped == 700

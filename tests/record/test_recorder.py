@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded_training import digest, make_model, updates, wait_for_writer
+from recorded_training import digest, make_model, updates, wait_for_ring, wait_for_writer
 from torch import nn
 
 from ndt_offline import Recorder, open_run
@@ -314,8 +314,7 @@ def test_precision_keeps_what_it_promises(tmp_path: Path) -> None:
     exact = {0: {k: v.clone() for k, v in model.state_dict().items()}}
     record = Recorder(tmp_path / "run", model, every=1, precision="q12")
     for loss in updates(model, 70):
-        while len(record._delivery._handover.ring.waiting()) > 5:  # on a busy machine too
-            time.sleep(0.002)
+        wait_for_ring(record, left=5)  # on a busy machine too
         record(loss=loss)
         exact[record.step] = {k: v.clone() for k, v in model.state_dict().items()}
     record.close()
