@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ndt_offline.errors import UsageError
-from ndt_offline.record.leftovers import unfinished
 from ndt_offline.run import durable
 from ndt_offline.run.attempt import folders, number_of, read_attempt, visible
 from ndt_offline.run.layout import Layout
@@ -49,12 +48,11 @@ def history(run: Path, start_step: int) -> list[str]:
             f"this start hides {hidden} checkpoints of earlier attempts from step {start_step} on; "
             f"`ndt-offline prune {run}` frees them"
         )
-    for path in unfinished(run):
-        last = max((a.entries for a in attempts if a.path == path), default={}, key=len)
+    for attempt in [a for a in attempts if not a.closed]:
         told.append(
-            f"attempt {path.name} has no end: its writer is still at work, or was killed with the "
-            f"training and at most the ring's content (8 checkpoints after step "
-            f"{max(last, default='none')}) is lost"
+            f"attempt {attempt.path.name} has no end: its writer is still at work, or was killed "
+            f"with the training and at most the ring's content (8 checkpoints after step "
+            f"{max(attempt.entries, default='none')}) is lost"
         )
     return told
 

@@ -32,15 +32,6 @@ def take_over(attempts: Path, before: int) -> None:
                     lock.drop()
 
 
-def unfinished(run: Path) -> list[Path]:
-    """Attempts without a closing line: trainer and writer ended together, or still work."""
-    return [attempt for attempt in folders(run) if not _closed(attempt)]
-
-
-def _closed(attempt: Path) -> bool:
-    return any(record.get("kind") == "close" for record in read_attempt(attempt).records)
-
-
 def _clean(attempt: Path) -> None:
     for folder in (attempt, attempt / "checkpoints", attempt / "raw"):
         if folder.resolve() == attempt.parent.resolve() / folder.relative_to(attempt.parent):
@@ -51,6 +42,8 @@ def _clean(attempt: Path) -> None:
         layouts = attempt.parent.parent / "layouts"
         writer = Writer(attempt)
         writer.adopt_raw(lambda key: read_layout(layouts / f"{key}.json"))
-        writer.close({"trainer": "died", "taken_over": True})
+        writer.close()
     for _ in code_raw(attempt):
         pass
+    if not read_attempt(attempt).closed:
+        Writer(attempt).close({"trainer": "died", "taken_over": True})
