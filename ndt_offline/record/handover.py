@@ -41,6 +41,7 @@ class Handover:
         self.attempt, self._precision, self._thread_wanted = attempt, precision, thread
         self.raw = self.restarts = 0
         self.totals: dict[str, int] = {}
+        self._failure = 0, ""  # of a ring that is closed
         self.ring: Ring | None = None
         self._raw_only = False
         self._look_again = 0.0
@@ -116,8 +117,10 @@ class Handover:
 
     def failure(self, seen: int) -> tuple[int, str]:
         """Failures of the writer so far, and the text of the last one where it is new."""
-        count = self.ring["failures"] if self.ring else 0
-        return count, str(self.ring.said(0)) if self.ring and count > seen else ""
+        if self.ring is None:
+            return self._failure
+        count = self.ring["failures"]
+        return count, str(self.ring.said(0)) if count > seen else ""
 
     def stop(
         self, final: bool = True, said: Mapping[str, Any] | None = None, patience: float = 120.0
@@ -131,6 +134,7 @@ class Handover:
         self.ring["closing"] = self.ring["asleep"] = 1  # told whether it sleeps or not
         self._poke()
         done = self._wait(patience)
+        self._failure = self.failure(0)
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         self.totals = {name: self.ring[name] for name in names}
         if self._pipe >= 0:
@@ -148,6 +152,9 @@ class Handover:
             with contextlib.suppress(OSError):
                 self.ring = Ring.make(count, payload, self.attempt / "ring")
                 self._raw_only = payload < room(layout)
+                # Of the ring before this one: what its writer's journal does not say.
+                self.ring["bytes"], self.ring["raw"] = self.totals.get("bytes", 0), self.raw
+                self.ring["failures"] = self._failure[0]
                 self._start_writer(self.ring)
                 return
 
@@ -198,7 +205,7 @@ class Handover:
             wake.wait(seconds)
             wake.clear()
 
-        run: Callable[[], None] = lambda: service.run(wait, lambda: True)  # noqa: E731
+        run: Callable[[], object] = lambda: service.run(wait, lambda: True)  # noqa: E731
         self._thread = threading.Thread(target=run, daemon=True, name="ndt-offline-writer")
         self._thread.start()
 

@@ -38,7 +38,8 @@ class Writer:
         # A writer that was restarted goes on where the one before it stopped.
         self._done = {record.get("step"): record for record in journal.read(self._journal).records}
         for record in self._done.values():
-            self._count(str(record.get("kind")), _size_in(record), 0)
+            kind = "raw" if record.get("was_raw") else str(record.get("kind"))
+            self._count(kind, _size_in(record), 0)
 
     def write(
         self, number: int, step: int, layout: Layout, vectors: Vectors, scalars: Mapping[str, Any]
@@ -101,7 +102,7 @@ class Writer:
         self._done[record.get("step")] = record
 
     def _count(self, kind: str, stored: int, plain: int) -> None:
-        name = "recorded" if kind == "checkpoint" else kind
+        name = "recorded" if kind in ("checkpoint", "packed") else kind
         if name in self.counts:
             self.counts[name] += 1
             self.counts["stored_bytes"] += stored

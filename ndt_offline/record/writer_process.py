@@ -13,8 +13,10 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ PATIENCE = 5  # tries for a checkpoint once the trainer is gone
 class Service:
     """Moves checkpoints from a ring into an attempt.
 
-    defer: code raw checkpoints while training pauses.
+    defer: code raw checkpoints while training pauses, and before the end is said.
     """
 
     def __init__(
@@ -59,22 +61,24 @@ class Service:
         wait: Callable[[float], None],
         alive: Callable[[], bool],
         hurry: Callable[[], bool] = lambda: True,
-    ) -> None:
+    ) -> bool:
         """Serve until the trainer closed or died and nothing is left to do.
 
-        hurry: called when training is over, again until it says True.
+        hurry: called when the trainer waits, again until it says True.
+        Returns False where another writer of this attempt goes on.
         """
         self.ring["ready"] = 1
         hurried = False
         while True:
-            ending = bool(self.ring["closing"]) or not alive()
-            hurried = hurried or (ending and hurry())
+            closing = bool(self.ring["closing"])
+            ending = closing or not alive()
+            hurried = hurried or (closing and hurry())
             worked = self.serve(ending)
             if ending and not self.ring.waiting():
                 break
             if not worked and not self._code_raw():
                 self._sleep(wait)
-        self.finish()
+        return self.finish()
 
     def serve(self, ending: bool) -> bool:
         """One round; whether anything was done."""
@@ -90,22 +94,21 @@ class Service:
             self._worked = time.monotonic()
         return worked
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Raw files, coded; the last line: how the trainer ended, what it could not hand over."""
         self._patiently(self._adopt)  # a trainer that died may not have told of its last one
         closed = bool(self.ring["closing"])
+        final = not closed or bool(self.ring["final"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}
         for step, scalars in rest_of(said):
             self._patiently(partial(self.writer.drop, step, scalars))
-        # Before the end is said: who copies or reads a run that is closed finds it at rest.
-        if self.defer:
-            with contextlib.suppress(OSError, NdtError):  # full: the next start goes on
-                if list(code_raw(self.attempt)):
-                    entries = read_attempt(self.attempt).entries.values()
-                    self.writer.counts["stored_bytes"] = sum(e.size or 0 for e in entries)
+        # Before the end is said: who copies or reads a run that is closed finds it at rest. Not
+        # while a training waits for a larger ring.
+        if self.defer and final:
+            self._guarded(self._code_all)  # full: the next start goes on
+            self._guarded(self._weigh)
         end = {"trainer": "closed" if closed else "died", **said}
-        final = not closed or bool(self.ring["final"])
         self._patiently(lambda: self.writer.close(end if final else None))
         self._told()
         log = self.attempt / "writer.log"
@@ -113,6 +116,7 @@ class Service:
             if not log.stat().st_size:
                 log.unlink()
         self.ring["finished"] = 1
+        return final
 
     def _code_raw(self) -> bool:
         """In a pause of the training: code one of the raw checkpoints; whether there was one."""
@@ -121,15 +125,23 @@ class Service:
         raws = self.ring["raw"]
         if self._coding is None and raws > self._coded:
             self._coding, self._coded = code_raw(self.attempt), raws
-        found = False
-        if self._coding is not None:
-            try:
-                found = next(self._coding, None) is not None
-            except (OSError, NdtError) as error:
-                self.failed(error)
-            if not found:
-                self._coding = None
-        return found
+        if self._coding is None:
+            return False
+        found = list[int]()
+        self._guarded(lambda: found.extend(islice(self._coding, 1)))  # type: ignore[arg-type]
+        if not found:
+            self._coding = None
+            self._guarded(self._weigh)
+        return bool(found)
+
+    def _code_all(self) -> None:
+        for _ in code_raw(self.attempt):
+            pass
+
+    def _weigh(self) -> None:
+        """The stored bytes as the journal has them: raw checkpoints that were coded are smaller."""
+        entries = read_attempt(self.attempt).entries.values()
+        self.writer.counts["stored_bytes"] = sum(entry.size or 0 for entry in entries)
 
     def _sleep(self, wait: Callable[[float], None]) -> None:
         self.ring["asleep"] = 1  # before the last look: what comes after it wakes us
@@ -139,7 +151,7 @@ class Service:
         self.ring["asleep"] = 0
 
     def failed(self, error: Exception) -> None:
-        self.ring.say(0, str(error))
+        self.ring.say(0, str(error) or type(error).__name__)
         self.ring["failures"] += 1
 
     def layout(self, key: str) -> Layout:
@@ -209,9 +221,14 @@ def main(arguments: list[str]) -> None:
         if select.select([pipe], [], [], seconds)[0] and not os.read(pipe, 4096):
             time.sleep(min(seconds, 0.05))  # the other end is gone: its parent id will tell
 
-    service.run(wait, lambda: os.getppid() == told["trainer"], priority.restore)
+    if not service.run(wait, lambda: os.getppid() == told["trainer"], priority.restore):
+        return  # the next one waits for the lock
     priority.lower()
-    take_over(attempt.parent, before=int(attempt.name))
+    try:
+        take_over(attempt.parent, before=int(attempt.name))
+    except Exception:  # the log is gone where nothing stood in it
+        with (attempt / "writer.log").open("a") as log:
+            traceback.print_exc(file=log)
 
 
 def _behave() -> None:

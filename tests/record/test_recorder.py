@@ -199,26 +199,6 @@ def test_raw_ones_are_coded_while_training_pauses(tmp_path: Path, monkeypatch) -
     assert list(found) == list(range(31)) and found[30] == states[30]
 
 
-def test_the_next_start_codes_what_a_killed_writer_left(tmp_path: Path) -> None:
-    model = make_model()
-    record = Recorder(tmp_path / "run", model, every=1)
-    process = record._delivery._handover._process
-    os.kill(process.pid, signal.SIGSTOP)
-    states = {0: digest(model)}
-    for loss in updates(model, 30):
-        record(loss=loss)
-        states[record.step] = digest(model)
-    process.kill()
-    record.close()  # another writer finishes
-    run = tmp_path / "run"
-    first, second = run / "attempts" / "0001", run / "attempts" / "0002"
-    Recorder(run, make_model(), start_step=31).close()
-    wait_for_writer(first)
-    wait_for_writer(second)
-    assert {step: recorded(run)[step] for step in states} == states
-    assert list((first / "raw").iterdir()) == []
-
-
 def test_a_writer_that_dies_is_started_again(tmp_path: Path) -> None:
     model = make_model()
     record = Recorder(tmp_path / "run", model, every=1)
