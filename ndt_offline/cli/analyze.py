@@ -43,7 +43,8 @@ Examples:
 @click.option(
     "--replace",
     is_flag=True,
-    help="Let other layers, shapes or centring replace what the store holds (else: refused).",
+    help="Let other layers, shapes or centring replace what the store holds; else they are "
+    "refused, and --out has both.",
 )
 @click.option(
     "--metrics", multiple=True, metavar="NAME", help="Metrics to derive; repeatable (default: all)."
