@@ -25,8 +25,20 @@ import torch
 from article_statistics import estimate
 from early import across, within
 from networks import CONTEXT, DIGITS, LETTERS, Writer
-from record_mnist import load_digits
-from study import analysed, finish, markdown, recorded, timed, took
+from record_mnist import load_digits, mnist_option
+from study import (
+    COLOURS,
+    SETTINGS,
+    analysed,
+    finish,
+    markdown,
+    out_option,
+    panels,
+    recorded,
+    seeds_option,
+    timed,
+    took,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -148,16 +160,8 @@ def tables(found: dict[str, list[Outcome]]) -> str:
 
 def figure_of(runs: dict[str, list[Results]]) -> Any:
     """Share of the possible rank, and of the first loss, over log time; one colour a network."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from ndt_offline.report.gallery import STYLE
-
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5d5d5d")
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        for colour, (name, group) in zip(colours, runs.items(), strict=False):
+    with panels(10.5, 3.1, 3) as (figure, (left, middle, right)):
+        for colour, (name, group) in zip(COLOURS, runs.items(), strict=False):
             for at, run in enumerate(group):
                 loss, label = run.signal("probe_loss"), name if at == 0 else None
                 left.plot(run.steps + 1, rank_share(run), color=colour, linewidth=0.7, label=label)
@@ -177,13 +181,10 @@ def figure_of(runs: dict[str, list[Results]]) -> Any:
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist", envvar="NDT_MNIST", required=True, type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)  # fmt: skip
-@click.option("--out", default="architectures", show_default=True, type=click.Path(path_type=Path))
-@click.option("--seeds", default=3, show_default=True, help="Runs of each, seeds 0, 1, ...")
+@click.command(context_settings=SETTINGS)
+@mnist_option
+@out_option("architectures")
+@seeds_option("Runs of each, seeds 0, 1, ...")
 @click.option("--updates", default=1000, show_default=True)
 @click.option("--only", multiple=True, help="Only this network; may be given again.")
 def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]) -> None:
@@ -203,7 +204,7 @@ def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]
     found = {name: [outcome(run) for run in group] for name, group in runs.items()}
     words = f"{seeds} seeds each, {updates} updates; mean over seeds [95 % interval]\n\n"
     finish(out, "architectures", words + tables(found), figure_of(runs))
-    click.echo(f"took {took(started)}", err=True)
+    took(started)
 
 
 def _train(task: Task, seed: int, updates: int, run: Path) -> None:
