@@ -20,22 +20,10 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
 from around import Known, chance, found, halfway, known, nearest, running_median
 from article_statistics import estimate, signed
-from study import (
-    SETTINGS,
-    analysed,
-    finish,
-    markdown,
-    out_option,
-    panels,
-    recorded,
-    seeds_option,
-    share,
-    timed,
-    took,
-)
 from torch import nn
 from torch.nn import functional as F
 
@@ -127,7 +115,7 @@ def over_seeds(values: Sequence[float]) -> str:
     there = [value for value in values if np.isfinite(value)]
     if not there:
         return "none"
-    few = f" in {share(np.isfinite(values))}" if len(there) < len(values) else ""
+    few = f" in {study.share(np.isfinite(values))}" if len(there) < len(values) else ""
     return signed(there, 0) + few
 
 
@@ -135,7 +123,7 @@ def inside(places: Sequence[Sequence[float]], whens: Sequence[Known]) -> str:
     """Seeds with a place inside the transition (and what chance would give)."""
     hits = [found(at, when) for at, when in zip(places, whens, strict=True)]
     expected = np.mean([chance(at, when) for at, when in zip(places, whens, strict=True)])
-    return f"{share(hits)} ({expected:.2f})"
+    return f"{study.share(hits)} ({expected:.2f})"
 
 
 def text_of(runs: Sequence[Results], whens: Sequence[Known], words: str) -> str:
@@ -143,7 +131,7 @@ def text_of(runs: Sequence[Results], whens: Sequence[Known], words: str) -> str:
              "high": "90 % of the held-out pairs"}  # fmt: skip
     marks = [f"{name} at step {estimate([getattr(w, key) for w in whens], 0)}"
              for key, name in names.items()]  # fmt: skip
-    table = markdown(HEAD, [row_of(runs, whens, place) for place in places(runs[0])])
+    table = study.markdown(HEAD, [row_of(runs, whens, place) for place in places(runs[0])])
     return f"{words}\n{'; '.join(marks)}\n\n{table}"
 
 
@@ -151,7 +139,7 @@ def figure_of(runs: Sequence[Results], whens: Sequence[Known]) -> Any:
     """Accuracies, and two ranks, over log time; the transition of the first seed shaded."""
     from ndt_offline.report.figures import BLUE, GREEN, ORANGE
 
-    with panels(10.5, 3.1, 3) as (figure, sides):
+    with study.panels(10.5, 3.1, 3) as (figure, sides):
         shown = (("activations", "hidden"), ("weights", "embed.weight"))
         for at, run in enumerate(runs):
             x = run.steps + 1
@@ -178,27 +166,27 @@ def figure_of(runs: Sequence[Results], whens: Sequence[Known]) -> Any:
     return figure
 
 
-@click.command(context_settings=SETTINGS)
-@out_option("grokking")
-@seeds_option("Runs to record, seeds 0, 1, ...")
+@click.command(context_settings=study.SETTINGS)
+@study.out_option("grokking")
+@study.seeds_option("Runs to record, seeds 0, 1, ...")
 @click.option("--updates", default=4000, show_default=True)
 def main(out: Path, seeds: int, updates: int) -> None:
     """Record modular addition, analyse it, and say what saw the transition that is known."""
     torch.set_num_threads(1)
-    started = timed("grokking", seeds * updates * 0.012)
+    started = study.timed("grokking", seeds * updates * 0.012)
     last = updates // 5 * 5
-    paths = [recorded(out / f"seed-{s}", last, lambda run, s=s: train(run, s, updates))
+    paths = [study.recorded(out / f"seed-{s}", last, lambda run, s=s: train(run, s, updates))
              for s in range(seeds)]  # fmt: skip
-    runs = [analysed(path) for path in paths]
+    runs = [study.analysed(path) for path in paths]
     pairs = [(run, when) for run in runs if (when := transition(run)) is not None]
     words = f"{seeds} seeds, {updates} updates: {len(pairs)} of {seeds} pass 90 % of held-out pairs"
     if not pairs:
-        finish(out, "grokking", f"{words}; nothing to judge", figure_of(runs, []))
+        study.finish(out, "grokking", f"{words}; nothing to judge", figure_of(runs, []))
         return
     seen, whens = zip(*pairs, strict=True)
     text = text_of(seen, whens, f"{words}; mean over seeds [95 % interval]")
-    finish(out, "grokking", text, figure_of(runs, whens))
-    took(started)
+    study.finish(out, "grokking", text, figure_of(runs, whens))
+    study.took(started)
 
 
 if __name__ == "__main__":

@@ -22,22 +22,11 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
 from article_statistics import signed
 from early import within
 from record_mnist import load_digits, make_model, mnist_option
-from study import (
-    SETTINGS,
-    analysed,
-    finish,
-    markdown,
-    out_option,
-    panels,
-    recorded,
-    seeds_option,
-    timed,
-    took,
-)
 from torch.nn import functional as F
 
 from ndt_offline import Recorder, open_run
@@ -141,7 +130,7 @@ def table_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> str:
         ])  # fmt: skip
     head = ("corruption", "in updates", "accuracy, points", "at as many clean updates",
             "worst digit, points (which)", "effective rank")  # fmt: skip
-    lines = [markdown(head, rows), ""]
+    lines = [study.markdown(head, rows), ""]
     for kind in dict.fromkeys(kind for kind, _ in found):
         groups = [[found[k][seed] for k in found if k[0] == kind]
                   for seed in range(len(next(iter(found.values()))))]  # fmt: skip
@@ -160,7 +149,7 @@ def figure_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> Any:
         ("accuracy, run minus twin (points)", lambda e: 100 * e.accuracy),
         ("effective rank, run minus twin", lambda e: e.rank),
     )
-    with panels(8.5, 3.1, 2) as (figure, both):
+    with study.panels(8.5, 3.1, 2) as (figure, both):
         for axes, (label, of) in zip(both, sides, strict=True):
             for kind, colour, marker in zip(KINDS, (BLUE, ORANGE), "os", strict=True):
                 starts = [start for k, start in found if k == kind]
@@ -173,10 +162,10 @@ def figure_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> Any:
     return figure
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(context_settings=study.SETTINGS)
 @mnist_option
-@out_option("intervention")
-@seeds_option("Runs of each, seeds 0, 1, ...")
+@study.out_option("intervention")
+@study.seeds_option("Runs of each, seeds 0, 1, ...")
 @click.option("--starts", default=",".join(map(str, STARTS)), show_default=True)
 @click.option("--recovery", default=RECOVERY, show_default=True, help="Clean updates afterwards.")
 def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None:
@@ -186,12 +175,12 @@ def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None
     windows = [int(start) for start in starts.split(",")]
     ends = {start: start + LENGTH + recovery for start in windows}
     updates = seeds * (max(ends.values()) + len(KINDS) * sum(ends.values()))
-    started = timed("intervention", updates * 0.003 + 3 * seeds * (1 + 2 * len(windows)))
+    started = study.timed("intervention", updates * 0.003 + 3 * seeds * (1 + 2 * len(windows)))
 
     def run_of(seed: int, kind: str | None, start: int, last: int) -> Results:
         name = f"{kind.replace(' ', '-')}-{start}" if kind else "twin"
         task = partial(train, digits=digits, seed=seed, kind=kind, start=start, updates=last)
-        return analysed(recorded(out / f"{name}-{seed}", last, task), **QUESTION)
+        return study.analysed(study.recorded(out / f"{name}-{seed}", last, task), **QUESTION)
 
     twins = [run_of(seed, None, 0, max(ends.values())) for seed in range(seeds)]
     found = {
@@ -203,8 +192,8 @@ def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None
         for start, last in ends.items()
     }
     words = f"{seeds} seeds; after {recovery} clean updates; run minus twin, mean [95 % interval]"
-    finish(out, "intervention", f"{words}\n\n{table_of(found)}", figure_of(found))
-    took(started)
+    study.finish(out, "intervention", f"{words}\n\n{table_of(found)}", figure_of(found))
+    study.took(started)
 
 
 if __name__ == "__main__":
