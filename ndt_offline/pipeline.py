@@ -35,8 +35,8 @@ from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
-    from ndt_offline.relate.signatures import Signature
     from ndt_offline.report.baselines import Comparison
+    from ndt_offline.report.failures import Signature
 
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 

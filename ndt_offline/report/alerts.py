@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ndt_offline.errors import UsageError, nearest
-from ndt_offline.relate.signatures import SIGNATURES, Signature
+from ndt_offline.relate.signatures import SIGNATURES
 from ndt_offline.report.baselines import Comparison
-from ndt_offline.report.failures import signature_lines
+from ndt_offline.report.failures import Signature, signature_lines
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import SPACES, Results

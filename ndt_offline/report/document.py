@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ndt_offline import __version__
-from ndt_offline.relate.signatures import Signature
 from ndt_offline.report.baselines import Comparison
+from ndt_offline.report.failures import Signature
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndt_offline.errors import UsageError
-from ndt_offline.relate.signatures import Signature
 from ndt_offline.report.alerts import check_rules, parse_rule
+from ndt_offline.report.failures import Signature
 
 from .conftest import Made
 
