@@ -146,7 +146,7 @@ def tables(found: dict[str, list[Outcome]]) -> str:
     return f"{first}\n\n{second}"
 
 
-def figure_of(runs: dict[str, list[Results]]) -> Any:
+def figure_of(runs: dict[str, list[Results]], found: dict[str, list[Outcome]]) -> Any:
     """Share of the possible rank, and of the first loss, over log time; one colour a network."""
     with study.panels(10.5, 3.1, 3) as (figure, (left, middle, right)):
         for colour, (name, group) in zip(study.COLOURS, runs.items(), strict=False):
@@ -154,8 +154,8 @@ def figure_of(runs: dict[str, list[Results]]) -> Any:
                 loss, label = run.signal("probe_loss"), name if at == 0 else None
                 left.plot(run.steps + 1, rank_share(run), color=colour, linewidth=0.7, label=label)
                 middle.plot(run.steps + 1, loss / loss[0], color=colour, linewidth=0.7)
-            found = [outcome(run) for run in group]
-            early, late = [o.rank[0] for o in found], [o.loss[1] for o in found]
+            early = [o.rank[0] for o in found[name]]
+            late = [o.loss[1] for o in found[name]]
             right.plot(early, late, "o", color=colour, markersize=4, label=name)
         for axes in (left, middle):
             axes.axvline(EARLY * max(r.steps[-1] for g in runs.values() for r in g) + 1,
@@ -180,7 +180,7 @@ def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]
     torch.set_num_threads(1)
     tasks = {**digit_tasks(mnist), "Transformer": text_task()}
     tasks = {name: task for name, task in tasks.items() if not only or name in only}
-    started = study.timed("architectures", len(tasks) * seeds * (updates * 0.02 + 10))
+    started = study.timed("architectures", len(tasks) * seeds * (updates * 0.035 + 12))
     last = updates // 5 * 5
     runs = {
         name: [
@@ -193,7 +193,7 @@ def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]
     }
     found = {name: [outcome(run) for run in group] for name, group in runs.items()}
     words = f"{seeds} seeds each, {updates} updates; mean over seeds [95 % interval]\n\n"
-    study.finish(out, "architectures", words + tables(found), figure_of(runs))
+    study.finish(out, "architectures", words + tables(found), figure_of(runs, found))
     study.took(started)
 
 

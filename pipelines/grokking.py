@@ -3,7 +3,7 @@
     python pipelines/grokking.py --out grokking --seeds 3
 
 A small network learns addition modulo 53 from 45 % of all pairs. It knows the training pairs
-after some 80 updates, the held-out ones only after a thousand and more (Power et al. 2022,
+after some 50 updates, the held-out ones only after about a thousand (Power et al. 2022,
 "Grokking"). Recorded every 5 steps, probe of training pairs, second probe of held-out pairs. For
 each series, in steps after held-out accuracy passes one half: the nearest turn (an end of a fitted
 phase), and the step that parts its two levels; and in how many seeds a turn or a jump lies inside
@@ -34,7 +34,8 @@ from ndt_offline.store.results import Results
 MODULUS, WIDTH, HIDDEN = 53, 64, 128
 TRAINED, PROBE = 0.45, 512
 METRICS = ("stable_rank", "effective_rank")
-HEAD = ("series", "first → last", "nearest turn", "halfway", "turn inside", "jump inside")
+HEAD = ("series", "first → last", "nearest turn", "halfway", "turn inside the transition",
+        "jump inside")  # fmt: skip
 Place = tuple[str, str, str]  # space, layer, metric
 
 
@@ -173,7 +174,7 @@ def figure_of(runs: Sequence[Results], whens: Sequence[Known]) -> Any:
 def main(out: Path, seeds: int, updates: int) -> None:
     """Record modular addition, analyse it, and say what saw the transition that is known."""
     torch.set_num_threads(1)
-    started = study.timed("grokking", seeds * updates * 0.012)
+    started = study.timed("grokking", seeds * updates * 0.018)
     last = updates // 5 * 5
     paths = [study.recorded(out / f"seed-{s}", last, lambda run, s=s: train(run, s, updates))
              for s in range(seeds)]  # fmt: skip

@@ -175,7 +175,7 @@ def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None
     windows = [int(start) for start in starts.split(",")]
     ends = {start: start + LENGTH + recovery for start in windows}
     updates = seeds * (max(ends.values()) + len(KINDS) * sum(ends.values()))
-    started = study.timed("intervention", updates * 0.003 + 3 * seeds * (1 + 2 * len(windows)))
+    started = study.timed("intervention", updates * 0.005 + 3 * seeds * (1 + 2 * len(windows)))
 
     def run_of(seed: int, kind: str | None, start: int, last: int) -> Results:
         name = f"{kind.replace(' ', '-')}-{start}" if kind else "twin"

@@ -4,13 +4,14 @@
 
 A small MLP learns digits (14 x 14) for 800 updates; half of the healthy runs become a baseline, the
 others say how often a healthy run is called ill. From update 400 on a failure is put in: a learning
-rate 30 times too high, units that die, random labels, a penalty that collapses the hidden layer, a
-frozen layer. Each run is compared with bands of the healthy ones: of ranks alone, of the training
-loss alone, of the probe's loss alone (every band with the same stated rate of false alarms over the
-whole run), and of all that `--baseline` looks at. What a band gives afterwards is what `--watch`
-gives meanwhile: the first step outside does not change as the run grows. For the first seed of each
-failure `ndt-analyze --watch --baseline healthy --fail-on 'outside > 0'` runs beside the training,
-and the step at which it ended is shown too. Writes OUT/monitoring.md, .svg, .png.
+rate 30 times too high, units that die, random labels, a penalty that shrinks the hidden layer's
+activations, a frozen layer. Each run is compared with bands of the healthy ones: of ranks alone, of
+the training loss alone, of the probe's loss alone (every band with the same stated rate of false
+alarms over the whole run), and of all that `--baseline` looks at. What a band gives afterwards is
+what `--watch` gives meanwhile: the first step outside does not change as the run grows. For the
+first seed of each failure `ndt-analyze --watch --baseline healthy --fail-on 'outside > 0'` runs
+beside the training, and the step at which it ended is shown too. Writes OUT/monitoring.md, .svg,
+.png.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import click
 import numpy as np
 import study
 import torch
-from around import running_median
+from around import trailing_median
 from article_statistics import estimate
 from failures import FAILURES, Digits, Training
 from record_mnist import load_digits, mnist_option
@@ -79,10 +80,10 @@ def watched(run: Path, digits: Digits, failure: str, updates: int) -> str:
 
 
 def chosen(run: Results, series: Sequence[str]) -> np.ndarray:
-    """Series of a run; of the training loss a running median, lest single batches decide."""
+    """Series of a run; of the training loss a trailing median, lest single batches decide."""
     rows = [baselines.values_of(run, name) for name in series]
     return np.array(
-        [running_median(r) if n == "loss" else r for n, r in zip(series, rows, strict=True)]
+        [trailing_median(r) if n == "loss" else r for n, r in zip(series, rows, strict=True)]
     )
 
 
@@ -113,8 +114,8 @@ def alarms(runs: Sequence[Results], bands: Mapping[str, Band]) -> dict[str, list
 
 def cell(found: Sequence[float], start: int) -> str:
     """Caught after the failure began, how many steps later; and alarms before it."""
-    late = [step - start for step in found if step >= start]
-    early = sum(step < start for step in found)
+    late = [step - start for step in found if step > start]  # its first update makes start + 1
+    early = sum(step <= start for step in found)
     words = f"{len(late)}/{len(found)}"
     words += f", after {estimate(late, 0)}" if late else ""
     return words + (f"; {early} false before" if early else "")
@@ -160,7 +161,7 @@ def main(mnist: Path, out: Path, healthy: int, seeds: int, updates: int, no_watc
     os.environ["NDT_BASELINES"] = str(out.resolve() / "baselines")
     digits, last = load_digits(mnist, pooled=True), updates // 5 * 5
     runs = healthy + seeds * len(FAILURES)
-    started = study.timed("monitoring", runs * (updates * 0.004 + 4) + (not no_watch) * 5 * WATCHED)
+    started = study.timed("monitoring", runs * (updates * 0.011 + 4) + (not no_watch) * 5 * WATCHED)
 
     def run_of(name: str, seed: int, failure: str | None) -> Results:
         task = partial(train, digits=digits, seed=seed, failure=failure, updates=updates)
@@ -185,7 +186,11 @@ def main(mnist: Path, out: Path, healthy: int, seeds: int, updates: int, no_watc
         rows.append(row if no_watch else [*row, _watched_once(live, digits, name, updates)])
     false = [study.share(np.isfinite(found)) for found in alarms(rest, bands).values()]
     rows.append(["healthy: false alarms", *false, *([] if no_watch else ["–"])])
-    head = ("failure", *seen, *([] if no_watch else ["--watch ended at step"]))
+    head = (
+        "failure",
+        *(f"by {name}" for name in seen),
+        *([] if no_watch else ["--watch ended at step"]),
+    )
     rate = next(iter(bands.values()))
     words = (
         f"{len(base)} healthy runs make the bands: a stated rate of {rate.rate:.2f} false alarms a "

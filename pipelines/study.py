@@ -32,11 +32,11 @@ def seeds_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def recorded(run: Path, last: int, train: Callable[[Path], object]) -> Path:
-    """The run, trained now unless its recording reaches step `last`.
+    """The run, trained now unless its recording ends at step `last`.
 
     A training that was interrupted is begun again: its next attempt hides what the first one left.
     """
-    if not _reaches(run, last):
+    if not _ends_at(run, last):
         click.echo(f"recording {run}", err=True)
         train(run)
     return run
@@ -94,8 +94,8 @@ def finish(out: Path, name: str, text: str, figure: object) -> None:
     click.echo(text)
 
 
-def _reaches(run: Path, last: int) -> bool:
+def _ends_at(run: Path, last: int) -> bool:
     try:
-        return bool(open_run(run).steps[-1] >= last)
+        return bool(open_run(run).steps[-1] == last)
     except (NdtError, IndexError):
         return False

@@ -54,7 +54,8 @@ Examples:
     default="steps",
     show_default=True,
     metavar="NAME",
-    help="steps, segments, baseline, zscore, or your own as package.module:function.",
+    help="steps, segments, zscore, baseline (onsets; not --baseline), or your own as "
+    "package.module:function.",
 )
 @click.option(
     "--threshold", type=float, help="Threshold of the detector (default: its own; 4.7 for steps)."
