@@ -52,7 +52,7 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
-    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
+    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log(1.0 + z2[finite] / nu[finite])
     log[-1] = -0.5 * np.log(2 * np.pi) - z2[-1] / 2
     beyond = np.empty(len(GRID))
     beyond[finite] = stdtr(nu[finite, 0], -limit / scale[finite, 0])
@@ -85,88 +85,125 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
     nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
     if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
-    packing = _packing(len(found.bank.halves))
     rest = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
     halves = np.array(found.bank.halves)
-    place = found.at[:, None]
+    place, weight = found.at[:, None], weigh(found)
     fits = (place >= halves + ORDER) & (place <= len(x) - halves)
-    weight = weigh(found)[:, packing.points] * fits[:, packing.owner]
-    gain = _gain(packing, found.bank.designs, rest[:, packing.points], weight, nu, scale)
+    gain = np.concatenate(
+        [
+            _gain(
+                p,
+                found.bank.designs[p.rows],
+                rest[:, p.points],
+                weight[:, p.points] * fits[:, p.rows][:, p.owner],
+                nu,
+                scale,
+            )
+            for p in _packings(len(halves))
+        ],
+        axis=1,
+    )
     best = np.sqrt(np.maximum(2 * gain.max(axis=1), 0.0))
     return np.sign(ranking.T) * best, nu
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The windows of w filters laid end to end, m points in all, with their c columns in use.
+    """Filters with c columns each: f of them, their windows laid end to end, m points in all.
 
-    points [m]: place in the widest window. owner [m]: number of the filter. column [c]: number of
-    the column among 5 w. mine [c, m]: whether column and point are of one filter. left, right [q]:
-    pairs of columns of one filter. pair [w, 5, 5]: number of the pair, q where there is none.
+    rows: which filters. points [m]: place in the widest window. owner [m]: which of the f.
+    starts [f]: first point of each. columns: c. mine [fc, m]: whether column and point are of one
+    filter. left, right [q]: pairs of columns of one filter. own [fc]: number of the pair of each
+    column with itself. place [2, f, c, c]: pair at each place of the normal equations with the
+    step (first) and without; q stands for 0, q + 1 for 1.
     """
 
+    rows: slice
     points: Points
     owner: Points
-    column: Points
+    starts: Points
+    columns: int
     mine: Array
     left: Points
     right: Points
-    pair: Points
+    own: Points
+    place: Points
 
 
 @cache
-def _packing(w: int) -> Packing:
-    widths = [2 * h for h in HALVES[:w]]
-    points = np.concatenate([np.arange(HALVES[-1] - n // 2, HALVES[-1] + n // 2) for n in widths])
-    owner = np.repeat(np.arange(w), widths)
-    column = np.concatenate(
-        [5 * row + np.arange(5 if h >= CUBIC else 3) for row, h in enumerate(HALVES[:w])]
+def _packings(w: int) -> list[Packing]:
+    """The first w filters, those with a line as nuisance and those with a cubic apart."""
+    narrow = sum(h < CUBIC for h in HALVES[:w])
+    return [_pack(a, b, c) for a, b, c in ((0, narrow, 3), (narrow, w, 5)) if b > a]
+
+
+def _pack(a: int, b: int, columns: int) -> Packing:
+    widths = 2 * np.array(HALVES[a:b])
+    points = np.concatenate([np.arange(n) - n // 2 + HALVES[-1] for n in widths])
+    owner = np.repeat(np.arange(b - a), widths)
+    of = np.repeat(np.arange(b - a), columns)
+    left, right = np.nonzero(np.triu(np.equal.outer(of, of)))
+    pair = np.zeros((len(of), len(of)), np.int64)
+    pair[left, right] = pair[right, left] = np.arange(len(left))
+    corner = np.arange(b - a)[:, None, None] * columns + np.arange(columns)
+    place = np.stack([pair[corner.swapaxes(1, 2), corner]] * 2)
+    place[1, :, 0], place[1, :, :, 0], place[1, :, 0, 0] = len(left), len(left), len(left) + 1
+    return Packing(
+        rows=slice(a, b),
+        points=points,
+        owner=owner,
+        starts=np.cumsum(widths) - widths,
+        columns=columns,
+        mine=(of[:, None] == owner).astype(np.float64),
+        left=left,
+        right=right,
+        own=np.diagonal(pair),
+        place=place,
     )
-    same = np.equal.outer(column // 5, column // 5)
-    left, right = np.nonzero(np.triu(same))
-    pair = np.full((w * 5, w * 5), len(left))
-    pair[column[left], column[right]] = pair[column[right], column[left]] = np.arange(len(left))
-    blocks = np.stack([pair[5 * row : 5 * row + 5, 5 * row : 5 * row + 5] for row in range(w)])
-    mine = (column[:, None] // 5 == owner).astype(np.float64)
-    return Packing(points, owner, column, mine, left, right, blocks)
 
 
 def _gain(
     packing: Packing, designs: Array, data: Array, weight: Array, nu: float, scale: float
 ) -> Array:
-    """Log-likelihood with the step minus without it, per row of data and filter. [k, w].
+    """Log-likelihood with the step minus without it, per row of data and filter. [k, f].
 
-    designs [w, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
-    squares, for all rows and filters at once; a column that is 0 stays out of the fit.
+    designs [f, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
+    squares, for all rows and filters at once, first with the step, then without; a column that
+    is 0 stays out of the fit.
     """
-    k, w = len(data), len(designs)
-    columns = designs.reshape(5 * w, -1)[packing.column[:, None], packing.points] * packing.mine
-    products = np.zeros((len(packing.left) + 1, len(packing.points)))  # the last: no such pair
-    np.multiply(columns[packing.left], columns[packing.right], out=products[:-1])
-    used = np.ones((2 * k, w, 5))  # first with the step, then without
-    used[k:, :, 0] = 0.0
-    both = used[..., None] * used[..., None, :]
-    data, square = np.concatenate([data, data]), np.concatenate([weight, weight]) ** 2
-    reweighted, off = square, square
-    right = np.zeros((2 * k, 5 * w))
+    k, filters, c = len(data), len(designs), packing.columns
+    columns = designs[:, :c].reshape(filters * c, -1)[:, packing.points] * packing.mine
+    products = columns[packing.left] * columns[packing.right]
+    # 1 + e^2 `square` under a residual e: its log is the loss, `square` over it the next weight.
+    square = weight * weight / (scale**2 * nu)
+    off = np.ones((2, k, len(packing.points)))
+    flat, reweighted = off.reshape(2 * k, -1), np.empty_like(off)
+    system = np.empty((2, k, filters, c, c))
+    normal = np.zeros((2 * k, len(packing.left) + 2))
+    normal[:, -1] = 1.0
     for _ in range(ITERATIONS):
-        normal = (reweighted @ products.T)[:, packing.pair] * both
-        right[:, packing.column] = (reweighted * data) @ columns.T
-        fit = np.linalg.solve(_regular(normal), (right.reshape(used.shape) * used)[..., None])
-        off = data - fit.reshape(2 * k, 5 * w)[:, packing.column] @ columns
-        off = off * off * (square / scale**2)
-        reweighted = square * ((nu + 1) / (nu + off))
-    starts = np.flatnonzero(np.diff(packing.owner, prepend=-1))
-    loss = (nu + 1) / 2 * np.add.reduceat(np.log1p(off / nu), starts, axis=1)
-    return np.asarray(loss[k:] - loss[:k], np.float64)
+        np.divide(square, off, out=reweighted)
+        normal[:, :-2] = reweighted.reshape(flat.shape) @ products.T
+        _regularise(normal, packing.own)
+        system[0], system[1] = normal[:k, packing.place[0]], normal[k:, packing.place[1]]
+        right = (np.multiply(reweighted, data, out=off).reshape(flat.shape) @ columns.T).reshape(
+            2, k, filters, c, 1
+        )
+        right[1, :, :, 0] = 0.0
+        fit = np.linalg.solve(system, right).reshape(2 * k, -1)
+        np.subtract(data, np.matmul(fit, columns, out=flat).reshape(off.shape), out=off)
+        off *= off
+        off *= square
+        off += 1.0
+    loss = np.add.reduceat(np.log(off, out=off), packing.starts, axis=2)
+    return np.asarray((nu + 1) / 2 * (loss[1] - loss[0]), np.float64)
 
 
-def _regular(normal: Array) -> Array:
-    """Normal equations [..., 5, 5] with a little on the diagonal, 1 where a column is 0.
+def _regularise(normal: Array, own: Points) -> None:
+    """Add a little to the diagonal of normal equations [k, q], in place; 1 where a column is 0.
 
     A little of each column's own power: smooth noise whitens the level to next to nothing, and
     a wild point leaves every column little weight, yet they must be fitted.
     """
-    power = np.diagonal(normal, axis1=-2, axis2=-1)
-    extra = np.where(power > 0, 1e-12 * power, 1.0)
-    return np.asarray(normal + extra[..., None] * np.eye(5), np.float64)
+    power = normal[:, own]
+    normal[:, own] = np.where(power > 0, (1.0 + 1e-12) * power, 1.0)
