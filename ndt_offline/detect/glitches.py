@@ -22,10 +22,10 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
     them the steps of smooth noise.)
     """
     clean, mask = x, np.zeros(len(x), bool)
-    both = _both_ways(x, noise)
+    e = whiten(x - x.mean(), noise.phi)
     for width in WIDTHS:
         for _ in range(2):
-            starts = _pulses(both, noise, width)
+            starts = _pulses(clean, e, noise, width)
             if not starts:
                 break
             clean = clean.copy()
@@ -34,31 +34,26 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
                 share = np.arange(1, width + 1) / (width + 1)
                 clean[i : i + width] = left + share * (right - left)
                 mask[i : i + width] = True
-            both = _both_ways(clean, noise)
+            e = whiten(clean - clean.mean(), noise.phi)
     return clean, mask
 
 
-def _both_ways(x: Array, noise: Noise) -> Array:
-    """Innovations of the series and of the series turned round. [2, n]."""
-    both = np.empty((2, len(x)))
-    both[0] = x - x.mean()
-    both[1] = both[0, ::-1]
-    return whiten(both, noise.phi)
+def _pulses(x: Array, e: Array, noise: Noise, width: int) -> list[int]:
+    """First points of the pulses of that width, apart from one another, strongest first.
 
-
-def _pulses(both: Array, noise: Noise, width: int) -> list[int]:
-    """First points of the pulses of that width, apart from one another, strongest first."""
-    first, stop = PAST + ORDER, both.shape[1] - PAST - ORDER - width + 1
+    x [n], its innovations e [n]. Those of the series turned round are asked for only where a
+    pulse is an outlier against its past.
+    """
+    first, stop = PAST + ORDER, len(x) - PAST - ORDER - width + 1
     if stop <= first:
         return []
     weights = _one_sided(noise.phi, width)
     local = noise.volatility[first:stop] * float(np.sqrt(weights @ weights))
-    # Entry j of the convolution: the pulse starts at point j + PAST.
-    forward = np.convolve(both[0], weights[::-1], "valid")
-    past = forward[first - PAST : stop - PAST] / local
+    past = _filtered(e[first - PAST : stop + width - 1], weights) / local
     if max(past.max(), -past.min()) <= LIMIT:
         return []
-    future = np.convolve(both[1], weights[::-1], "valid")[::-1][first:stop] / local
+    back = whiten((x - x.mean())[::-1], noise.phi)
+    future = _filtered(back, weights)[::-1][first:stop] / local
     least = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []
     while least.max() > LIMIT:
@@ -68,6 +63,22 @@ def _pulses(both: Array, noise: Noise, width: int) -> list[int]:
     return found
 
 
+def _filtered(e: Array, weights: Array) -> Array:
+    """Sum of the weights times e, [16 + width] at a time; the first 16 weights are all the same.
+
+    Entry j: the 16 points from j on, then the pulse. The 16 are summed by doubling, not by a
+    running sum: a wild value reaches no further than its own 16 points.
+    """
+    total = e
+    for reach in (1, 2, 4, 8):
+        total = total[:-reach] + total[reach:]
+    n = len(e) - len(weights) + 1
+    out = total[:n] * weights[0]
+    for k, weight in enumerate(weights[PAST:].tolist(), start=PAST):
+        out += weight * e[k : k + n]
+    return out
+
+
 def _one_sided(phi: Array, width: int) -> Array:
     """Weights on the innovations of the size of a pulse in the last `width` of them; nuisance is
     the level of the 16 before. [16 + width]."""
@@ -75,7 +86,8 @@ def _one_sided(phi: Array, width: int) -> Array:
     pulse = np.zeros(PAST + width)
     pulse[PAST:] = shape[:width]
     # Project the level out; of an integrated noise nothing is left of it.
+    power, all_in = float(pulse @ pulse), float(pulse.sum())
     away = pulse
-    if len(pulse) * shape[-1] ** 2 > 1e-9 * float(pulse @ pulse):
-        away = pulse - pulse.mean()
+    if len(pulse) * shape[-1] ** 2 > 1e-9 * power:
+        away = pulse - all_in / len(pulse)
     return away / float(away @ pulse)
