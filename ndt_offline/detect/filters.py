@@ -77,7 +77,7 @@ def _response(weights: Array, phi: Array) -> Array:
     pulse = np.convolve(turned.reshape(-1), inverse_filter(phi))[: turned.size]
     out = np.zeros((w, 2 * REACH + 1))
     # Entry 0 is at distance -REACH; the last point of a filter is at its distance 127.
-    np.cumsum(pulse.reshape(turned.shape), axis=1, out=out[:, ORDER + 1 :])
+    out[:, ORDER + 1 :] = pulse.reshape(turned.shape).cumsum(axis=1)
     return out
 
 
@@ -97,13 +97,15 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     n, half = len(x), HALVES[-1]
     fast = next_fast_len(max(n, 2 * half), real=True)
     kernels = np.zeros((len(bank.halves), 2, fast))
-    for each, weights in ((0, bank.weights), (1, bank.weights**2)):
-        kernels[:, each, :half], kernels[:, each, -half:] = weights[:, half:], weights[:, :half]
+    # Backwards in time: the weight of the point itself first, those of later points at the end.
+    for each, weights in ((0, bank.weights[:, ::-1]), (1, bank.weights[:, ::-1] ** 2)):
+        kernels[:, each, : half + 1] = weights[:, half - 1 :]
+        kernels[:, each, 1 - half :] = weights[:, : half - 1]
     signals = np.zeros((2, fast))
     signals[0, :n], signals[1, :n] = whiten(x - x.mean(), noise.phi), noise.volatility**2
     # What wraps around falls on points that a filter does not reach anyway.
     product = rfft(kernels)
-    np.multiply(rfft(signals), np.conj(product, out=product), out=product)
+    product *= rfft(signals)
     out = irfft(product, fast)
     # The transform's own rounding, where the volatility spans many orders of magnitude.
     least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2

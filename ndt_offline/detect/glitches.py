@@ -21,11 +21,12 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
     filter that looks at the distance from a running median takes such values away, and with
     them the steps of smooth noise.)
     """
-    clean, mask = x, np.zeros(len(x), bool)
-    e = whiten(x - x.mean(), noise.phi)
+    clean, mask, shape = x, np.zeros(len(x), bool), whitened_step(noise.phi)
+    rest, e = _innovations(clean, noise)
     for width in WIDTHS:
+        weights = _one_sided(shape, width)
         for _ in range(2):
-            starts = _pulses(clean, e, noise, width)
+            starts = _pulses(rest, e, noise, weights)
             if not starts:
                 break
             clean = clean.copy()
@@ -34,32 +35,39 @@ def without_glitches(x: Array, noise: Noise) -> tuple[Array, Array]:
                 share = np.arange(1, width + 1) / (width + 1)
                 clean[i : i + width] = left + share * (right - left)
                 mask[i : i + width] = True
-            e = whiten(clean - clean.mean(), noise.phi)
+            rest, e = _innovations(clean, noise)
     return clean, mask
 
 
-def _pulses(x: Array, e: Array, noise: Noise, width: int) -> list[int]:
-    """First points of the pulses of that width, apart from one another, strongest first.
+def _innovations(x: Array, noise: Noise) -> tuple[Array, Array]:
+    """The series about its mean, and its innovations. [n], [n]."""
+    rest = x - x.mean()
+    return rest, whiten(rest, noise.phi)
 
-    x [n], its innovations e [n]. Those of the series turned round are asked for only where a
-    pulse is an outlier against its past.
+
+def _pulses(rest: Array, e: Array, noise: Noise, weights: Array) -> list[int]:
+    """First points of the pulses of one width, apart from one another, strongest first.
+
+    Only where a pulse is an outlier against its past is it held against its future.
     """
-    first, stop = PAST + ORDER, len(x) - PAST - ORDER - width + 1
+    n, width = len(rest), len(weights) - PAST
+    first, stop = PAST + ORDER, n - PAST - ORDER - width + 1
     if stop <= first:
         return []
-    weights = _one_sided(noise.phi, width)
     local = noise.volatility[first:stop] * float(np.sqrt(weights @ weights))
     past = _filtered(e[first - PAST : stop + width - 1], weights) / local
-    if max(past.max(), -past.min()) <= LIMIT:
+    wild = np.flatnonzero(np.abs(past) > LIMIT)
+    if not len(wild):
         return []
-    back = whiten((x - x.mean())[::-1], noise.phi)
-    future = _filtered(back, weights)[::-1][first:stop] / local
+    # Around each, the series turned round: eight points to whiten by, the 16 after, the pulse.
+    around = rest[(wild + first + len(weights) + ORDER - 1)[:, None] - np.arange(len(weights) + ORDER)]
+    past, future = past[wild], whiten(around, noise.phi)[:, ORDER:] @ weights / local[wild]
     least = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []
     while least.max() > LIMIT:
-        j = int(least.argmax())
+        j = int(wild[least.argmax()])
         found.append(j + first)
-        least[max(0, j - 2 * width) : j + 2 * width + 1] = 0.0
+        least[np.abs(wild - j) <= 2 * width] = 0.0
     return found
 
 
@@ -79,10 +87,9 @@ def _filtered(e: Array, weights: Array) -> Array:
     return out
 
 
-def _one_sided(phi: Array, width: int) -> Array:
+def _one_sided(shape: Array, width: int) -> Array:
     """Weights on the innovations of the size of a pulse in the last `width` of them; nuisance is
-    the level of the 16 before. [16 + width]."""
-    shape = whitened_step(phi)
+    the level of the 16 before. `shape`: a whitened step. [16 + width]."""
     pulse = np.zeros(PAST + width)
     pulse[PAST:] = shape[:width]
     # Project the level out; of an integrated noise nothing is left of it.

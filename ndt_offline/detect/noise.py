@@ -95,14 +95,16 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     far = np.maximum(np.maximum(size[3:-1], size[2:-2]), np.maximum(size[1:-3], size[:-4]))
     calm: Array = (LEVERAGE / np.maximum(far[order - 4 :], LEVERAGE)) ** 2
     whole = inverse_filter(np.zeros(ORDER))
-    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (rows[0] * rows[0]))))
+    ridge = 1e-9 * (1.0 + float(calm @ (rows[0] * rows[0])))
     weight = calm
     for _ in range(rounds):
         normal = (rows[1:] * weight) @ rows.T
-        whole[1 : order + 1] = -np.linalg.solve(normal[:, 1:] + ridge, normal[:, 0])
+        normal.reshape(-1)[1 :: order + 2] += ridge
+        whole[1 : order + 1] = -np.linalg.solve(normal[:, 1:], normal[:, 0])
         rest = np.abs(whole[: order + 1] @ rows)
         limit = corner * MAD * median(rest) + 1e-12
-        weight = calm * (limit / np.maximum(rest, limit))
+        np.divide(limit, np.maximum(rest, limit, out=rest), out=rest)
+        weight = np.multiply(rest, calm, out=rest)
     return -whole[1:]
 
 
