@@ -60,7 +60,9 @@ def _pulses(rest: Array, e: Array, noise: Noise, weights: Array) -> list[int]:
     if not len(wild):
         return []
     # Around each, the series turned round: eight points to whiten by, the 16 after, the pulse.
-    around = rest[(wild + first + len(weights) + ORDER - 1)[:, None] - np.arange(len(weights) + ORDER)]
+    around = rest[
+        (wild + first + len(weights) + ORDER - 1)[:, None] - np.arange(len(weights) + ORDER)
+    ]
     past, future = past[wild], whiten(around, noise.phi)[:, ORDER:] @ weights / local[wild]
     least = np.where(past * future > 0, np.minimum(np.abs(past), np.abs(future)), 0.0)
     found: list[int] = []

@@ -95,7 +95,7 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
                 p,
                 found.bank.designs[p.rows],
                 rest[:, p.points],
-                weight[:, p.points] * fits[:, p.rows][:, p.owner],
+                weight[:, p.points],
                 nu,
                 scale,
             )
@@ -103,7 +103,7 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
         ],
         axis=1,
     )
-    best = np.sqrt(np.maximum(2 * gain.max(axis=1), 0.0))
+    best = np.sqrt(2 * np.max(gain, axis=1, where=fits, initial=0.0))
     return np.sign(ranking.T) * best, nu
 
 
@@ -174,36 +174,33 @@ def _gain(
     k, filters, c = len(data), len(designs), packing.columns
     columns = designs[:, :c].reshape(filters * c, -1)[:, packing.points] * packing.mine
     products = columns[packing.left] * columns[packing.right]
+    # A little more on the diagonal, of each column's own power: smooth noise whitens the level to
+    # next to nothing, and a wild point leaves every column little weight, yet they must be fitted.
+    products[packing.own] *= 1.0 + 1e-12
     # 1 + e^2 `square` under a residual e: its log is the loss, `square` over it the next weight.
     square = weight * weight / (scale**2 * nu)
-    off = np.ones((2, k, len(packing.points)))
-    flat, reweighted = off.reshape(2 * k, -1), np.empty_like(off)
-    system = np.empty((2, k, filters, c, c))
+    blank = packing.own[~columns.any(axis=1)]
+    off = np.empty((2, k, len(packing.points)))
+    system, right = np.empty((2, k, filters, c, c)), np.empty((2, k, filters, c, 1))
     normal = np.zeros((2 * k, len(packing.left) + 2))
     normal[:, -1] = 1.0
+    reweighted = square[None]  # at first the same with the step and without
     for _ in range(ITERATIONS):
-        np.divide(square, off, out=reweighted)
-        normal[:, :-2] = reweighted.reshape(flat.shape) @ products.T
-        _regularise(normal, packing.own)
-        system[0], system[1] = normal[:k, packing.place[0]], normal[k:, packing.place[1]]
-        right = (np.multiply(reweighted, data, out=off).reshape(flat.shape) @ columns.T).reshape(
-            2, k, filters, c, 1
-        )
+        flat = reweighted.reshape(-1, off.shape[2])
+        sums = normal[: len(flat)]
+        np.matmul(flat, products.T, out=sums[:, :-2])
+        if len(blank):
+            sums[:, blank] = 1.0
+        system[0], system[1] = sums[:k, packing.place[0]], sums[-k:, packing.place[1]]
+        target = np.multiply(reweighted, data, out=off[: len(reweighted)]).reshape(flat.shape)
+        right[:] = (target @ columns.T).reshape(-1, *right.shape[1:])
         right[1, :, :, 0] = 0.0
         fit = np.linalg.solve(system, right).reshape(2 * k, -1)
-        np.subtract(data, np.matmul(fit, columns, out=flat).reshape(off.shape), out=off)
+        np.matmul(fit, columns, out=off.reshape(2 * k, -1))
+        np.subtract(data, off, out=off)
         off *= off
         off *= square
         off += 1.0
+        reweighted = square / off
     loss = np.add.reduceat(np.log(off, out=off), packing.starts, axis=2)
     return np.asarray((nu + 1) / 2 * (loss[1] - loss[0]), np.float64)
-
-
-def _regularise(normal: Array, own: Points) -> None:
-    """Add a little to the diagonal of normal equations [k, q], in place; 1 where a column is 0.
-
-    A little of each column's own power: smooth noise whitens the level to next to nothing, and
-    a wild point leaves every column little weight, yet they must be fitted.
-    """
-    power = normal[:, own]
-    normal[:, own] = np.where(power > 0, (1.0 + 1e-12) * power, 1.0)
