@@ -14,8 +14,7 @@ HALVES = (16, 32, 64, 128)
 CUBIC = 128  # from this half width on, the nuisance is a cubic, below it a straight line
 REACH = HALVES[-1] + ORDER
 LEAST = 0.5  # of the theoretical error: below it the calibration is not believed
-_UNIT = np.eye(5)
-_STEP = _UNIT[:, :1]
+_STEP = np.eye(5)[:, :1]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def _normal(designs: Array) -> Array:
     normal = designs @ designs.swapaxes(1, 2)
     power = np.diagonal(normal, axis1=1, axis2=2)
     extra = np.where(power > 0, 1e-13 * power.max(axis=1, keepdims=True), 1.0)
-    return normal + extra[:, :, None] * _UNIT
+    normal.reshape(len(normal), -1)[:, :: normal.shape[1] + 1] += extra
+    return np.asarray(normal, np.float64)
 
 
 def _response(weights: Array, phi: Array) -> Array:
@@ -110,7 +110,8 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     # The transform's own rounding, where the volatility spans many orders of magnitude.
     least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2
     power = (bank.weights**2).sum(axis=1, keepdims=True)
-    size, error = out[:, 0, :n], np.sqrt(np.maximum(out[:, 1, :n], least * power))
+    size, error = out[:, 0, :n], np.maximum(out[:, 1, :n], least * power)
+    np.sqrt(error, out=error)
     for row, h in enumerate(bank.halves):
         for outside in (slice(0, h + ORDER), slice(n - h + 1, None)):
             size[row, outside], error[row, outside] = 0.0, np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -44,9 +44,8 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
         return np.inf, 1.0
     kept = int(CENSOR * len(size))
     limit = size[kept]
-    edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(int)
-    count = np.diff(edges)
-    squares = np.add.reduceat(size[:kept] ** 2, edges[:-1]) / count
+    starts, count = _groups(kept)
+    squares = np.add.reduceat(size[:kept] ** 2, starts) / count
     nu = np.array(GRID)[:, None]
     scale = middle / _quartiles()[:, None]
     finite = slice(0, -1)
@@ -61,6 +60,13 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     total += (len(size) - kept) * np.log(2 * beyond + 1e-300)
     best = int(total.argmax())
     return float(GRID[best]), float(scale[best, 0])
+
+
+@lru_cache(64)
+def _groups(kept: int) -> tuple[Points, Points]:
+    """Where up to 64 groups of so many sorted values start, and how many are in each."""
+    edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(np.int64)
+    return edges[:-1], np.diff(edges)
 
 
 @cache
