@@ -183,14 +183,15 @@ def _gain(
     # A little more on the diagonal, of each column's own power: smooth noise whitens the level to
     # next to nothing, and a wild point leaves every column little weight, yet they must be fitted.
     products[packing.own] *= 1.0 + 1e-12
-    # 1 + e^2 `square` under a residual e: its log is the loss, `square` over it the next weight.
-    square = weight * weight / (scale**2 * nu)
+    # A residual e adds e^2: the log is the loss (less what is the same with and without the step),
+    # the inverse the next weight (but for a factor).
+    spread = (scale**2 * nu) / (weight * weight)
     blank = packing.own[~columns.any(axis=1)]
     off = np.empty((2, k, len(packing.points)))
     system, right = np.empty((2, k, filters, c, c)), np.empty((2, k, filters, c, 1))
     normal = np.zeros((2 * k, len(packing.left) + 2))
     normal[:, -1] = 1.0
-    reweighted = square[None]  # at first the same with the step and without
+    reweighted = 1.0 / spread[None]  # at first the same with the step and without
     for _ in range(ITERATIONS):
         flat = reweighted.reshape(-1, off.shape[2])
         sums = normal[: len(flat)]
@@ -205,8 +206,7 @@ def _gain(
         np.matmul(fit, columns, out=off.reshape(2 * k, -1))
         np.subtract(data, off, out=off)
         off *= off
-        off *= square
-        off += 1.0
-        reweighted = square / off
+        off += spread
+        reweighted = 1.0 / off
     loss = np.add.reduceat(np.log(off, out=off), packing.starts, axis=2)
     return np.asarray((nu + 1) / 2 * (loss[1] - loss[0]), np.float64)
