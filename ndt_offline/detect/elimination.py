@@ -43,19 +43,19 @@ def eliminate(found: Search) -> Ranking:
     joint = _joint(found)
     fit, variance = joint[:, 2 * k], np.diagonal(joint[:, k : 2 * k])  # views: they keep up
     for _ in range(k):
-        error = np.sqrt(np.maximum(variance, 0.0))
-        strength = np.where(active, np.abs(fit) / np.maximum(error, 1e-300), np.inf)
+        error = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-300)
+        strength = np.where(active, np.abs(fit) / error, np.inf)
         weakest = int(strength.argmin())
         highest = max(highest, float(strength[weakest]))
         if not stated:
             stated = highest >= REFERENCE
-            say = np.flatnonzero(active) if stated else np.array([weakest])
-            sizes[say], errors[say] = fit[say], np.maximum(error[say], 1e-300)
+            say = np.flatnonzero(active) if stated else slice(weakest, weakest + 1)
+            sizes[say], errors[say] = fit[say], error[say]
             others[say] = fit
-            others[say, say] = 0.0
         drops_out[weakest] = highest
         active[weakest] = False
         _drop(weakest, joint)
+    np.fill_diagonal(others, 0.0)
     return Ranking(drops_out, sizes, errors, others)
 
 

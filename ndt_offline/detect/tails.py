@@ -100,8 +100,8 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
             _gain(
                 p,
                 found.bank.designs[p.rows],
-                rest[:, p.points],
-                weight[:, p.points],
+                rest.take(p.points, axis=1),
+                weight.take(p.points, axis=1),
                 nu,
                 scale,
             )
@@ -198,7 +198,8 @@ def _gain(
         np.matmul(flat, products.T, out=sums[:, :-2])
         if len(blank):
             sums[:, blank] = 1.0
-        system[0], system[1] = sums[:k, packing.place[0]], sums[-k:, packing.place[1]]
+        for part, of, place in zip(system, (sums[:k], sums[-k:]), packing.place, strict=True):
+            of.take(place, axis=1, out=part, mode="clip")  # "raise" would copy once more
         target = np.multiply(reweighted, data, out=off[: len(reweighted)]).reshape(flat.shape)
         right[:] = (target @ columns.T).reshape(-1, *right.shape[1:])
         right[1, :, :, 0] = 0.0
