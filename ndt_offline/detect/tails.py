@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
 
 from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.evidence import weigh, windows
-from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
+from ndt_offline.detect.packing import Packing, packings
 from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array, Points
 
@@ -105,67 +104,12 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
                 nu,
                 scale,
             )
-            for p in _packings(len(halves))
+            for p in packings(len(halves))
         ],
         axis=1,
     )
     best = np.sqrt(2 * np.max(gain, axis=1, where=fits, initial=0.0))
     return np.sign(ranking.T) * best, nu
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Filters with c columns each: f of them, their windows laid end to end, m points in all.
-
-    rows: which filters. points [m]: place in the widest window. owner [m]: which of the f.
-    starts [f]: first point of each. columns: c. mine [fc, m]: whether column and point are of one
-    filter. left, right [q]: pairs of columns of one filter. own [fc]: number of the pair of each
-    column with itself. place [2, f, c, c]: pair at each place of the normal equations with the
-    step (first) and without; q stands for 0, q + 1 for 1.
-    """
-
-    rows: slice
-    points: Points
-    owner: Points
-    starts: Points
-    columns: int
-    mine: Array
-    left: Points
-    right: Points
-    own: Points
-    place: Points
-
-
-@cache
-def _packings(w: int) -> list[Packing]:
-    """The first w filters, those with a line as nuisance and those with a cubic apart."""
-    narrow = sum(h < CUBIC for h in HALVES[:w])
-    return [_pack(a, b, c) for a, b, c in ((0, narrow, 3), (narrow, w, 5)) if b > a]
-
-
-def _pack(a: int, b: int, columns: int) -> Packing:
-    widths = 2 * np.array(HALVES[a:b])
-    points = np.concatenate([np.arange(n) - n // 2 + HALVES[-1] for n in widths])
-    owner = np.repeat(np.arange(b - a), widths)
-    of = np.repeat(np.arange(b - a), columns)
-    left, right = np.nonzero(np.triu(np.equal.outer(of, of)))
-    pair = np.zeros((len(of), len(of)), np.int64)
-    pair[left, right] = pair[right, left] = np.arange(len(left))
-    corner = np.arange(b - a)[:, None, None] * columns + np.arange(columns)
-    place = np.stack([pair[corner.swapaxes(1, 2), corner]] * 2)
-    place[1, :, 0], place[1, :, :, 0], place[1, :, 0, 0] = len(left), len(left), len(left) + 1
-    return Packing(
-        rows=slice(a, b),
-        points=points,
-        owner=owner,
-        starts=np.cumsum(widths) - widths,
-        columns=columns,
-        mine=(of[:, None] == owner).astype(np.float64),
-        left=left,
-        right=right,
-        own=np.diagonal(pair),
-        place=place,
-    )
 
 
 def _gain(
@@ -178,15 +122,10 @@ def _gain(
     is 0 stays out of the fit.
     """
     k, filters, c = len(data), len(designs), packing.columns
-    columns = designs[:, :c].reshape(filters * c, -1)[:, packing.points] * packing.mine
-    products = columns[packing.left] * columns[packing.right]
-    # A little more on the diagonal, of each column's own power: smooth noise whitens the level to
-    # next to nothing, and a wild point leaves every column little weight, yet they must be fitted.
-    products[packing.own] *= 1.0 + 1e-12
+    columns, products, blank = _lay_out(packing, designs)
     # A residual e adds e^2: the log is the loss (less what is the same with and without the step),
     # the inverse the next weight (but for a factor).
     spread = (scale**2 * nu) / (weight * weight)
-    blank = packing.own[~columns.any(axis=1)]
     off = np.empty((2, k, len(packing.points)))
     system, right = np.empty((2, k, filters, c, c)), np.empty((2, k, filters, c, 1))
     normal = np.zeros((2 * k, len(packing.left) + 2))
@@ -196,7 +135,7 @@ def _gain(
         flat = reweighted.reshape(-1, off.shape[2])
         sums = normal[: len(flat)]
         np.matmul(flat, products.T, out=sums[:, :-2])
-        if len(blank):
+        if len(blank):  # out of the fit: its own equation says 0
             sums[:, blank] = 1.0
         for part, of, place in zip(system, (sums[:k], sums[-k:]), packing.place, strict=True):
             of.take(place, axis=1, out=part, mode="clip")  # "raise" would copy once more
@@ -211,3 +150,15 @@ def _gain(
         reweighted = 1.0 / off
     loss = np.add.reduceat(np.log(off, out=off), packing.starts, axis=2)
     return np.asarray((nu + 1) / 2 * (loss[1] - loss[0]), np.float64)
+
+
+def _lay_out(packing: Packing, designs: Array) -> tuple[Array, Array, Points]:
+    """Columns [fc, m] of the filters, products of their pairs [q, m], and which pairs are those
+    of a column that is 0 with itself."""
+    every = designs[:, : packing.columns].reshape(len(packing.mine), -1)
+    columns = every.take(packing.points, axis=1) * packing.mine
+    products = columns[packing.left] * columns[packing.right]
+    # A little more on the diagonal, of each column's own power: smooth noise whitens the level to
+    # next to nothing, and a wild point leaves every column little weight, yet they must be fitted.
+    products[packing.own] *= 1.0 + 1e-12
+    return columns, products, packing.own[~columns.any(axis=1)]
