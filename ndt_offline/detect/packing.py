@@ -16,9 +16,10 @@ class Packing:
     """Filters with c columns each: f of them, their windows laid end to end, m points in all.
 
     rows: which filters. points [m]: place in the widest window. starts [f]: first point of each.
-    columns: c. mine [fc, m]: whether column and point are of one filter. left, right [q]: pairs of columns of one filter. own [fc]: number of the pair of each
-    column with itself. place [2, f, c, c]: pair at each place of the normal equations with the
-    step (first) and without; q stands for 0, q + 1 for 1.
+    columns: c. mine [fc, m]: whether column and point are of one filter. left, right [q]: pairs of
+    columns of one filter. own [fc]: number of the pair of each column with itself. place
+    [2, f, c, c]: pair at each place of the normal equations with the step (first) and without;
+    q stands for 0, q + 1 for 1.
     """
 
     rows: slice
