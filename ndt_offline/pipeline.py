@@ -36,6 +36,7 @@ from ndt_offline.store.results import Results
 if TYPE_CHECKING:
     from ndt_offline.execute.replay_all import Executor
     from ndt_offline.report.baselines import Comparison
+    from ndt_offline.report.failures import Signature
 
 Progress = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 
@@ -46,8 +47,9 @@ class Result:
 
     store: path of the Zarr store. table: one dictionary per series (space, layer, metric), the
     same as `ndt-analyze --json` prints. problems: what could not be used, and why. report: the
-    HTML file, if one was written. alerts: the rules that were met, as sentences. command: what
-    makes it again. baseline: where the run leaves the bands of healthy ones, if that was asked.
+    HTML file, if one was written. signs: of failure. alerts: the rules that were met, as sentences.
+    command: what makes it again. baseline: where the run leaves the bands of healthy ones, if that
+    was asked.
     """
 
     run: str
@@ -57,6 +59,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     replayed: int = 0
     report: Path | None = None
+    signs: list[Signature] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
     command: str = ""
     baseline: Comparison | None = None
@@ -154,6 +157,7 @@ def analyze(
             _derive(store, results, asked, workers)
 
         table = summary_rows(results)
+        signs = find_signatures(results, table)
         beside = None
         if baseline is not None:
             beside = baselines.compare(baselines.find(baseline, results), results)
@@ -165,11 +169,12 @@ def analyze(
             notes=[
                 *notes_of(run, results),
                 *measure_notes(results, chosen),
-                *signature_lines(find_signatures(results, table)),
+                *signature_lines(signs),
             ],
             replayed=plan.todo,
             report=page,
-            alerts=check_rules(rules, results, table, beside),
+            signs=signs,
+            alerts=check_rules(rules, results, table, beside, signs),
             command=command or f"ndt-analyze {run.path}",
             baseline=beside,
         )

@@ -21,12 +21,12 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
 from article_statistics import estimate
 from early import across, within
 from networks import CONTEXT, DIGITS, LETTERS, Writer
-from record_mnist import load_digits
-from study import analysed, finish, markdown, recorded, timed, took
+from record_mnist import load_digits, mnist_option
 from torch import nn
 from torch.nn import functional as F
 
@@ -130,7 +130,7 @@ def tables(found: dict[str, list[Outcome]]) -> str:
         cells = [*zip(*(r.rank for r in runs), strict=True)]
         cells += [*zip(*(r.loss for r in runs), strict=True), tuple(r.accuracy for r in runs)]
         rows.append([name, *(estimate(c) for c in cells)])
-    first = markdown(
+    first = study.markdown(
         ("network", "rank at 10 %", "at the end", "loss at 10 %", "at the end", "accuracy"), rows
     )
     rows = []
@@ -142,28 +142,20 @@ def tables(found: dict[str, list[Outcome]]) -> str:
         x = [[early(r) for r in runs] for runs in found.values()]
         y = [[late(r) for r in runs] for runs in found.values()]
         rows.append([label, across(x, y), within(x, y)])
-    second = markdown(("", "over all runs: rho [95 %]", "between seeds: rho (p)"), rows)
+    second = study.markdown(("", "over all runs: rho [95 %]", "between seeds: rho (p)"), rows)
     return f"{first}\n\n{second}"
 
 
-def figure_of(runs: dict[str, list[Results]]) -> Any:
+def figure_of(runs: dict[str, list[Results]], found: dict[str, list[Outcome]]) -> Any:
     """Share of the possible rank, and of the first loss, over log time; one colour a network."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from ndt_offline.report.gallery import STYLE
-
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5d5d5d")
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        for colour, (name, group) in zip(colours, runs.items(), strict=False):
+    with study.panels(10.5, 3.1, 3) as (figure, (left, middle, right)):
+        for colour, (name, group) in zip(study.COLOURS, runs.items(), strict=False):
             for at, run in enumerate(group):
                 loss, label = run.signal("probe_loss"), name if at == 0 else None
                 left.plot(run.steps + 1, rank_share(run), color=colour, linewidth=0.7, label=label)
                 middle.plot(run.steps + 1, loss / loss[0], color=colour, linewidth=0.7)
-            found = [outcome(run) for run in group]
-            early, late = [o.rank[0] for o in found], [o.loss[1] for o in found]
+            early = [o.rank[0] for o in found[name]]
+            late = [o.loss[1] for o in found[name]]
             right.plot(early, late, "o", color=colour, markersize=4, label=name)
         for axes in (left, middle):
             axes.axvline(EARLY * max(r.steps[-1] for g in runs.values() for r in g) + 1,
@@ -177,13 +169,10 @@ def figure_of(runs: dict[str, list[Results]]) -> Any:
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist", envvar="NDT_MNIST", required=True, type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)  # fmt: skip
-@click.option("--out", default="architectures", show_default=True, type=click.Path(path_type=Path))
-@click.option("--seeds", default=3, show_default=True, help="Runs of each, seeds 0, 1, ...")
+@click.command(context_settings=study.SETTINGS)
+@mnist_option
+@study.out_option("architectures")
+@study.seeds_option("Runs of each, seeds 0, 1, ...")
 @click.option("--updates", default=1000, show_default=True)
 @click.option("--only", multiple=True, help="Only this network; may be given again.")
 def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]) -> None:
@@ -191,19 +180,21 @@ def main(mnist: Path, out: Path, seeds: int, updates: int, only: tuple[str, ...]
     torch.set_num_threads(1)
     tasks = {**digit_tasks(mnist), "Transformer": text_task()}
     tasks = {name: task for name, task in tasks.items() if not only or name in only}
-    started = timed("architectures", len(tasks) * seeds * (updates * 0.02 + 10))
+    started = study.timed("architectures", len(tasks) * seeds * (updates * 0.035 + 12))
     last = updates // 5 * 5
     runs = {
         name: [
-            analysed(recorded(out / f"{name}-{seed}", last, partial(_train, task, seed, updates)))
+            study.analysed(
+                study.recorded(out / f"{name}-{seed}", last, partial(_train, task, seed, updates))
+            )
             for seed in range(seeds)
         ]
         for name, task in tasks.items()
     }
     found = {name: [outcome(run) for run in group] for name, group in runs.items()}
     words = f"{seeds} seeds each, {updates} updates; mean over seeds [95 % interval]\n\n"
-    finish(out, "architectures", words + tables(found), figure_of(runs))
-    click.echo(f"took {took(started)}", err=True)
+    study.finish(out, "architectures", words + tables(found), figure_of(runs, found))
+    study.took(started)
 
 
 def _train(task: Task, seed: int, updates: int, run: Path) -> None:

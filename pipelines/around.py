@@ -38,6 +38,12 @@ def running_median(values: np.ndarray, width: int = 9) -> np.ndarray:
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
 
 
+def trailing_median(values: np.ndarray, width: int = 9) -> np.ndarray:
+    """Of each sample and those before it, as one who watches a run has them; [step]."""
+    padded = np.pad(values, (width - 1, 0), mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+
+
 def first(steps: np.ndarray, values: np.ndarray, level: float) -> float:
     """The first step at which the values reach the level; NaN where they never do."""
     at = np.flatnonzero(values >= level)

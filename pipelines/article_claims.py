@@ -194,11 +194,13 @@ def sampling(runs: Sequence[Results]) -> Line:
                 found.append(float(rates.found[0] / rates.found[1]))
             if name == "zscore" and rates.matched[1] > 0:
                 noise.append(float(rates.matched[0] / rates.matched[1]))
+    few = f"; right: {len(ratios['steps'])} of {len(runs)} seeds, the others have no jump at 50"
     return Line(
         "5", "every 5 steps finds ten times the jumps of every 50", "10", ratios["zscore"],
         ratios["steps"], judged(ratios["zscore"], 7, 14),
         f"ratio, 3 metrics x 3 layers of activations; on matched noise the z-score gives "
-        f"{estimate(noise, 1)}: it follows from the number of samples",
+        f"{estimate(noise, 1)}: it follows from the number of samples"
+        + few * (len(ratios["steps"]) < len(runs)),
     )  # fmt: skip
 
 

@@ -22,6 +22,13 @@ def estimate(values: Values, digits: int = 2) -> str:
     return shown if np.isnan(low) else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def signed(values: Values, digits: int) -> str:
+    """The same of differences: with their sign, and no end cut off."""
+    low, mean, high = interval(values)
+    shown = f"{mean:+.{digits}f}"
+    return shown if np.isnan(low) else f"{shown} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
 def interval(values: Values) -> tuple[float, float, float]:
     """(low, mean, high) of the mean over seeds; NaN ends for a single seed."""
     from scipy.special import stdtrit

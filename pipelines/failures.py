@@ -53,7 +53,8 @@ def noisy(training: Training) -> None:
     training.shuffled = True
 
 
-def collapsing(training: Training) -> None:
+def shrinking(training: Training) -> None:
+    """A penalty on the spread of the hidden layer: it shrinks, in all directions alike."""
     training.penalty = 1.0
 
 
@@ -65,5 +66,5 @@ def frozen(training: Training) -> None:
 
 FAILURES: dict[str, Callable[[Training], None]] = {
     "learning rate x 30": too_fast, "dying units": dying, "random labels": noisy,
-    "representation collapse": collapsing, "frozen layer": frozen,
+    "shrunken representation": shrinking, "frozen layer": frozen,
 }  # fmt: skip

@@ -3,7 +3,7 @@
     python pipelines/grokking.py --out grokking --seeds 3
 
 A small network learns addition modulo 53 from 45 % of all pairs. It knows the training pairs
-after some 80 updates, the held-out ones only after a thousand and more (Power et al. 2022,
+after some 50 updates, the held-out ones only after about a thousand (Power et al. 2022,
 "Grokking"). Recorded every 5 steps, probe of training pairs, second probe of held-out pairs. For
 each series, in steps after held-out accuracy passes one half: the nearest turn (an end of a fitted
 phase), and the step that parts its two levels; and in how many seeds a turn or a jump lies inside
@@ -20,10 +20,10 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
 from around import Known, chance, found, halfway, known, nearest, running_median
-from article_statistics import estimate, interval
-from study import analysed, finish, markdown, recorded, share, timed, took
+from article_statistics import estimate, signed
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,7 +34,8 @@ from ndt_offline.store.results import Results
 MODULUS, WIDTH, HIDDEN = 53, 64, 128
 TRAINED, PROBE = 0.45, 512
 METRICS = ("stable_rank", "effective_rank")
-HEAD = ("series", "first → last", "nearest turn", "halfway", "turn inside", "jump inside")
+HEAD = ("series", "first → last", "nearest turn", "halfway", "turn inside the transition",
+        "jump inside")  # fmt: skip
 Place = tuple[str, str, str]  # space, layer, metric
 
 
@@ -115,20 +116,15 @@ def over_seeds(values: Sequence[float]) -> str:
     there = [value for value in values if np.isfinite(value)]
     if not there:
         return "none"
-    few = f" in {share(np.isfinite(values))}" if len(there) < len(values) else ""
-    return estimate_signed(there) + few
-
-
-def estimate_signed(values: Sequence[float]) -> str:
-    low, mean, high = interval(values)
-    return f"{mean:+.0f}" if np.isnan(low) else f"{mean:+.0f} [{low:+.0f}, {high:+.0f}]"
+    few = f" in {study.share(np.isfinite(values))}" if len(there) < len(values) else ""
+    return signed(there, 0) + few
 
 
 def inside(places: Sequence[Sequence[float]], whens: Sequence[Known]) -> str:
     """Seeds with a place inside the transition (and what chance would give)."""
     hits = [found(at, when) for at, when in zip(places, whens, strict=True)]
     expected = np.mean([chance(at, when) for at, when in zip(places, whens, strict=True)])
-    return f"{share(hits)} ({expected:.2f})"
+    return f"{study.share(hits)} ({expected:.2f})"
 
 
 def text_of(runs: Sequence[Results], whens: Sequence[Known], words: str) -> str:
@@ -136,21 +132,15 @@ def text_of(runs: Sequence[Results], whens: Sequence[Known], words: str) -> str:
              "high": "90 % of the held-out pairs"}  # fmt: skip
     marks = [f"{name} at step {estimate([getattr(w, key) for w in whens], 0)}"
              for key, name in names.items()]  # fmt: skip
-    table = markdown(HEAD, [row_of(runs, whens, place) for place in places(runs[0])])
+    table = study.markdown(HEAD, [row_of(runs, whens, place) for place in places(runs[0])])
     return f"{words}\n{'; '.join(marks)}\n\n{table}"
 
 
 def figure_of(runs: Sequence[Results], whens: Sequence[Known]) -> Any:
     """Accuracies, and two ranks, over log time; the transition of the first seed shaded."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     from ndt_offline.report.figures import BLUE, GREEN, ORANGE
-    from ndt_offline.report.gallery import STYLE
 
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
-        panels = figure.subplots(1, 3)
+    with study.panels(10.5, 3.1, 3) as (figure, sides):
         shown = (("activations", "hidden"), ("weights", "embed.weight"))
         for at, run in enumerate(runs):
             x = run.steps + 1
@@ -160,44 +150,44 @@ def figure_of(runs: Sequence[Results], whens: Sequence[Known]) -> Any:
                 ("probe_accuracy_val", BLUE, "held-out pairs"),
             ):
                 values = running_median(run.signal(signal))
-                panels[0].plot(x, values, color=colour, linewidth=0.9, label=label(text))
-            for axes, place in zip(panels[1:], shown, strict=True):
+                sides[0].plot(x, values, color=colour, linewidth=0.9, label=label(text))
+            for axes, place in zip(sides[1:], shown, strict=True):
                 for metric, colour in zip(METRICS, (GREEN, BLUE), strict=True):
                     values = run.series(*place, metric)
                     text = metric.replace("_", " ")
                     axes.plot(x, values, color=colour, linewidth=0.7, label=label(text))
-        for axes in panels:
+        for axes in sides:
             for when in whens:
                 axes.axvspan(when.low, when.high, color="black", alpha=0.06, linewidth=0)
             axes.set(xscale="log", xlabel="training step + 1")
             axes.legend(frameon=False, fontsize="small", loc="best")
-        panels[0].set(ylabel="accuracy on the probe", title="grey: held-out .1 to .9, each seed")
-        panels[1].set(ylabel="dimensions", title="activations of the hidden layer")
-        panels[2].set(ylabel="dimensions", title="weights of the embedding")
+        sides[0].set(ylabel="accuracy on the probe", title="grey: held-out .1 to .9, each seed")
+        sides[1].set(ylabel="dimensions", title="activations of the hidden layer")
+        sides[2].set(ylabel="dimensions", title="weights of the embedding")
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--out", default="grokking", show_default=True, type=click.Path(path_type=Path))
-@click.option("--seeds", default=3, show_default=True, help="Runs to record, seeds 0, 1, ...")
+@click.command(context_settings=study.SETTINGS)
+@study.out_option("grokking")
+@study.seeds_option("Runs to record, seeds 0, 1, ...")
 @click.option("--updates", default=4000, show_default=True)
 def main(out: Path, seeds: int, updates: int) -> None:
     """Record modular addition, analyse it, and say what saw the transition that is known."""
     torch.set_num_threads(1)
-    started = timed("grokking", seeds * updates * 0.012)
+    started = study.timed("grokking", seeds * updates * 0.018)
     last = updates // 5 * 5
-    paths = [recorded(out / f"seed-{s}", last, lambda run, s=s: train(run, s, updates))
+    paths = [study.recorded(out / f"seed-{s}", last, lambda run, s=s: train(run, s, updates))
              for s in range(seeds)]  # fmt: skip
-    runs = [analysed(path) for path in paths]
+    runs = [study.analysed(path) for path in paths]
     pairs = [(run, when) for run in runs if (when := transition(run)) is not None]
     words = f"{seeds} seeds, {updates} updates: {len(pairs)} of {seeds} pass 90 % of held-out pairs"
     if not pairs:
-        finish(out, "grokking", f"{words}; nothing to judge", figure_of(runs, []))
+        study.finish(out, "grokking", f"{words}; nothing to judge", figure_of(runs, []))
         return
     seen, whens = zip(*pairs, strict=True)
     text = text_of(seen, whens, f"{words}; mean over seeds [95 % interval]")
-    finish(out, "grokking", text, figure_of(runs, whens))
-    click.echo(f"took {took(started)}", err=True)
+    study.finish(out, "grokking", text, figure_of(runs, whens))
+    study.took(started)
 
 
 if __name__ == "__main__":

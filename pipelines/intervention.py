@@ -22,11 +22,11 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
-from article_statistics import interval
+from article_statistics import signed
 from early import within
-from record_mnist import load_digits, make_model
-from study import analysed, finish, markdown, recorded, timed, took
+from record_mnist import load_digits, make_model, mnist_option
 from torch.nn import functional as F
 
 from ndt_offline import Recorder, open_run
@@ -117,26 +117,20 @@ def effect(run: Results, twin: Results, digits: Digits, step: int) -> Effect:
     return Effect(float(change.mean()), clean, float(change.min()), digit, ranks[0] - ranks[1])
 
 
-def cell(values: Sequence[float], digits: int) -> str:
-    low, mean, high = interval(values)
-    shown = f"{mean:+.{digits}f}"
-    return shown if np.isnan(low) else f"{shown} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
 def table_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> str:
     """One row a window; then whether the effect goes with the window's start."""
     rows = []
     for (kind, start), effects in found.items():
         which = ", ".join(str(e.digit) for e in effects)
-        worst = cell([100 * e.worst for e in effects], 1)
+        worst = signed([100 * e.worst for e in effects], 1)
         rows.append([
-            kind, f"{start} to {start + LENGTH}", cell([100 * e.accuracy for e in effects], 2),
-            cell([100 * e.clean for e in effects], 2), f"{worst} ({which})",
-            cell([e.rank for e in effects], 2),
+            kind, f"{start} to {start + LENGTH}", signed([100 * e.accuracy for e in effects], 2),
+            signed([100 * e.clean for e in effects], 2), f"{worst} ({which})",
+            signed([e.rank for e in effects], 2),
         ])  # fmt: skip
     head = ("corruption", "in updates", "accuracy, points", "at as many clean updates",
             "worst digit, points (which)", "effective rank")  # fmt: skip
-    lines = [markdown(head, rows), ""]
+    lines = [study.markdown(head, rows), ""]
     for kind in dict.fromkeys(kind for kind, _ in found):
         groups = [[found[k][seed] for k in found if k[0] == kind]
                   for seed in range(len(next(iter(found.values()))))]  # fmt: skip
@@ -149,19 +143,14 @@ def table_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> str:
 
 def figure_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> Any:
     """Both effects over the window's start, a point a seed, a line through the means."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     from ndt_offline.report.figures import BLUE, ORANGE
-    from ndt_offline.report.gallery import STYLE
 
-    panels: tuple[tuple[str, Callable[[Effect], float]], ...] = (
+    sides: tuple[tuple[str, Callable[[Effect], float]], ...] = (
         ("accuracy, run minus twin (points)", lambda e: 100 * e.accuracy),
         ("effective rank, run minus twin", lambda e: e.rank),
     )
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 3.1), layout="constrained")
-        for axes, (label, of) in zip(figure.subplots(1, 2), panels, strict=True):
+    with study.panels(8.5, 3.1, 2) as (figure, both):
+        for axes, (label, of) in zip(both, sides, strict=True):
             for kind, colour, marker in zip(KINDS, (BLUE, ORANGE), "os", strict=True):
                 starts = [start for k, start in found if k == kind]
                 values = np.array([[of(e) for e in found[kind, start]] for start in starts])
@@ -173,13 +162,10 @@ def figure_of(found: Mapping[tuple[str, int], Sequence[Effect]]) -> Any:
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist", envvar="NDT_MNIST", required=True, type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)  # fmt: skip
-@click.option("--out", default="intervention", show_default=True, type=click.Path(path_type=Path))
-@click.option("--seeds", default=3, show_default=True, help="Runs of each, seeds 0, 1, ...")
+@click.command(context_settings=study.SETTINGS)
+@mnist_option
+@study.out_option("intervention")
+@study.seeds_option("Runs of each, seeds 0, 1, ...")
 @click.option("--starts", default=",".join(map(str, STARTS)), show_default=True)
 @click.option("--recovery", default=RECOVERY, show_default=True, help="Clean updates afterwards.")
 def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None:
@@ -189,12 +175,12 @@ def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None
     windows = [int(start) for start in starts.split(",")]
     ends = {start: start + LENGTH + recovery for start in windows}
     updates = seeds * (max(ends.values()) + len(KINDS) * sum(ends.values()))
-    started = timed("intervention", updates * 0.003 + 3 * seeds * (1 + 2 * len(windows)))
+    started = study.timed("intervention", updates * 0.005 + 3 * seeds * (1 + 2 * len(windows)))
 
     def run_of(seed: int, kind: str | None, start: int, last: int) -> Results:
         name = f"{kind.replace(' ', '-')}-{start}" if kind else "twin"
         task = partial(train, digits=digits, seed=seed, kind=kind, start=start, updates=last)
-        return analysed(recorded(out / f"{name}-{seed}", last, task), **QUESTION)
+        return study.analysed(study.recorded(out / f"{name}-{seed}", last, task), **QUESTION)
 
     twins = [run_of(seed, None, 0, max(ends.values())) for seed in range(seeds)]
     found = {
@@ -206,8 +192,8 @@ def main(mnist: Path, out: Path, seeds: int, starts: str, recovery: int) -> None
         for start, last in ends.items()
     }
     words = f"{seeds} seeds; after {recovery} clean updates; run minus twin, mean [95 % interval]"
-    finish(out, "intervention", f"{words}\n\n{table_of(found)}", figure_of(found))
-    click.echo(f"took {took(started)}", err=True)
+    study.finish(out, "intervention", f"{words}\n\n{table_of(found)}", figure_of(found))
+    study.took(started)
 
 
 if __name__ == "__main__":

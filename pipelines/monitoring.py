@@ -4,13 +4,14 @@
 
 A small MLP learns digits (14 x 14) for 800 updates; half of the healthy runs become a baseline, the
 others say how often a healthy run is called ill. From update 400 on a failure is put in: a learning
-rate 30 times too high, units that die, random labels, a penalty that collapses the hidden layer, a
-frozen layer. Each run is compared with bands of the healthy ones: of ranks alone, of the training
-loss alone, of the probe's loss alone (every band with the same stated rate of false alarms over the
-whole run), and of all that `--baseline` looks at. What a band gives afterwards is what `--watch`
-gives meanwhile: the first step outside does not change as the run grows. For the first seed of each
-failure `ndt-analyze --watch --baseline healthy --fail-on 'outside > 0'` runs beside the training,
-and the step at which it ended is shown too. Writes OUT/monitoring.md, .svg, .png.
+rate 30 times too high, units that die, random labels, a penalty that shrinks the hidden layer's
+activations, a frozen layer. Each run is compared with bands of the healthy ones: of ranks alone, of
+the training loss alone, of the probe's loss alone (every band with the same stated rate of false
+alarms over the whole run), and of all that `--baseline` looks at. What a band gives afterwards is
+what `--watch` gives meanwhile: the first step outside does not change as the run grows. For the
+first seed of each failure `ndt-analyze --watch --baseline healthy --fail-on 'outside > 0'` runs
+beside the training, and the step at which it ended is shown too. Writes OUT/monitoring.md, .svg,
+.png.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from typing import Any
 
 import click
 import numpy as np
+import study
 import torch
-from around import running_median
+from around import trailing_median
 from article_statistics import estimate
 from failures import FAILURES, Digits, Training
-from record_mnist import load_digits
-from study import analysed, finish, markdown, recorded, share, timed, took
+from record_mnist import load_digits, mnist_option
 
 from ndt_offline import Recorder
 from ndt_offline.relate.bands import Band, fit_band, outside
@@ -79,10 +80,10 @@ def watched(run: Path, digits: Digits, failure: str, updates: int) -> str:
 
 
 def chosen(run: Results, series: Sequence[str]) -> np.ndarray:
-    """Series of a run; of the training loss a running median, lest single batches decide."""
+    """Series of a run; of the training loss a trailing median, lest single batches decide."""
     rows = [baselines.values_of(run, name) for name in series]
     return np.array(
-        [running_median(r) if n == "loss" else r for n, r in zip(series, rows, strict=True)]
+        [trailing_median(r) if n == "loss" else r for n, r in zip(series, rows, strict=True)]
     )
 
 
@@ -113,8 +114,8 @@ def alarms(runs: Sequence[Results], bands: Mapping[str, Band]) -> dict[str, list
 
 def cell(found: Sequence[float], start: int) -> str:
     """Caught after the failure began, how many steps later; and alarms before it."""
-    late = [step - start for step in found if step >= start]
-    early = sum(step < start for step in found)
+    late = [step - start for step in found if step > start]  # its first update makes start + 1
+    early = sum(step <= start for step in found)
     words = f"{len(late)}/{len(found)}"
     words += f", after {estimate(late, 0)}" if late else ""
     return words + (f"; {early} false before" if early else "")
@@ -124,27 +125,20 @@ def figure_of(
     groups: Mapping[str, Sequence[Results]], healthy: Sequence[Results], start: int
 ) -> Any:
     """Rank of the hidden layer and probe loss: the healthy band, each failure's first seed."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from ndt_offline.report.gallery import STYLE
-
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5d5d5d")
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 3.3), layout="constrained")
-        panels = zip(
-            figure.subplots(1, 2),
+    with study.panels(9.5, 3.3, 2) as (figure, both):
+        shown = zip(
+            both,
             ("activations/2/effective_rank", "probe_loss"),
             ("effective rank, hidden layer 2 (dimensions)", "probe loss (nats)"),
             strict=True,
         )
-        for axes, series, label in panels:
+        for axes, series, label in shown:
             band = fit_band(np.array([chosen(run, [series]) for run in healthy]))
             steps = healthy[0].steps
             axes.fill_between(
                 steps, band.low[0], band.high[0], color="black", alpha=0.12, linewidth=0
             )
-            for colour, (name, runs) in zip(colours, groups.items(), strict=True):
+            for colour, (name, runs) in zip(study.COLOURS, groups.items(), strict=True):
                 values = chosen(runs[0], [series])[0]
                 axes.plot(runs[0].steps, values, color=colour, linewidth=0.8, label=name)
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
@@ -154,14 +148,11 @@ def figure_of(
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist", envvar="NDT_MNIST", required=True, type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)  # fmt: skip
-@click.option("--out", default="monitoring", show_default=True, type=click.Path(path_type=Path))
+@click.command(context_settings=study.SETTINGS)
+@mnist_option
+@study.out_option("monitoring")
 @click.option("--healthy", default=20, show_default=True, help="Half of them: the baseline.")
-@click.option("--seeds", default=3, show_default=True, help="Runs of each failure.")
+@study.seeds_option("Runs of each failure.")
 @click.option("--updates", default=UPDATES, show_default=True)
 @click.option("--no-watch", is_flag=True, help="Do not run --watch beside the first seeds.")
 def main(mnist: Path, out: Path, healthy: int, seeds: int, updates: int, no_watch: bool) -> None:
@@ -170,11 +161,13 @@ def main(mnist: Path, out: Path, healthy: int, seeds: int, updates: int, no_watc
     os.environ["NDT_BASELINES"] = str(out.resolve() / "baselines")
     digits, last = load_digits(mnist, pooled=True), updates // 5 * 5
     runs = healthy + seeds * len(FAILURES)
-    started = timed("monitoring", runs * (updates * 0.004 + 4) + (not no_watch) * 5 * WATCHED)
+    started = study.timed("monitoring", runs * (updates * 0.011 + 4) + (not no_watch) * 5 * WATCHED)
 
     def run_of(name: str, seed: int, failure: str | None) -> Results:
         task = partial(train, digits=digits, seed=seed, failure=failure, updates=updates)
-        return analysed(recorded(out / f"{name.replace(' ', '-')}-{seed}", last, task), **QUESTION)
+        return study.analysed(
+            study.recorded(out / f"{name.replace(' ', '-')}-{seed}", last, task), **QUESTION
+        )
 
     kept = [run_of("healthy", 100 + seed, None) for seed in range(healthy)]
     base, rest = kept[: healthy // 2], kept[healthy // 2 :]
@@ -191,17 +184,26 @@ def main(mnist: Path, out: Path, healthy: int, seeds: int, updates: int, no_watc
         row = [name, *(cell(found, start) for found in alarms(group, bands).values())]
         live = out / f"watched-{name.replace(' ', '-')}"
         rows.append(row if no_watch else [*row, _watched_once(live, digits, name, updates)])
-    false = [share(np.isfinite(found)) for found in alarms(rest, bands).values()]
+    false = [study.share(np.isfinite(found)) for found in alarms(rest, bands).values()]
     rows.append(["healthy: false alarms", *false, *([] if no_watch else ["–"])])
-    head = ("failure", *seen, *([] if no_watch else ["--watch ended at step"]))
+    head = (
+        "failure",
+        *(f"by {name}" for name in seen),
+        *([] if no_watch else ["--watch ended at step"]),
+    )
     rate = next(iter(bands.values()))
     words = (
         f"{len(base)} healthy runs make the bands: a stated rate of {rate.rate:.2f} false alarms a "
         f"run; failures begin at step {start} of {updates}; {seeds} seeds: caught, and steps after "
         "that, mean [95 % interval]"
     )
-    finish(out, "monitoring", f"{words}\n\n{markdown(head, rows)}", figure_of(groups, base, start))
-    click.echo(f"took {took(started)}", err=True)
+    study.finish(
+        out,
+        "monitoring",
+        f"{words}\n\n{study.markdown(head, rows)}",
+        figure_of(groups, base, start),
+    )
+    study.took(started)
 
 
 def _watched_once(run: Path, digits: Digits, failure: str, updates: int) -> str:

@@ -25,6 +25,14 @@ from ndt_offline import Recorder
 MEAN, SD = 0.1307, 0.3081  # of the training images, as usual for MNIST
 PROBE = 512
 
+mnist_option = click.option(
+    "--mnist",
+    envvar="NDT_MNIST",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="mnist.npz (x_train, y_train, x_test, y_test).",
+)
+
 
 def load_digits(path: Path, pooled: bool) -> dict[str, torch.Tensor]:
     """Images as normalised rows, float32, and labels."""
@@ -73,13 +81,7 @@ def train(
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist",
-    envvar="NDT_MNIST",
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)
+@mnist_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run directory.")
 @click.option("--small", is_flag=True, help="A small network on pooled digits.")
 @click.option("--seed", default=0, show_default=True)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from article_claims import Line, all_claims, jumps, noise_jumps, robust
 from article_statistics import estimate, judged, rho, smoothed
-from record_mnist import load_digits, make_model, train
-from study import analysed, markdown, recorded
+from record_mnist import load_digits, make_model, mnist_option, train
+from study import SETTINGS, analysed, markdown, out_option, panels, recorded, seeds_option
 from torch.nn import functional as F
 
 from ndt_offline.store.results import Results
@@ -85,15 +85,9 @@ def table_of(lines: Sequence[Line]) -> str:
 
 def draw(runs: Sequence[Results], paths: Sequence[Path]) -> None:
     """Three panels: dimension over time, rho by smoothing, jumps beside chance."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     from ndt_offline.report.figures import BLUE, GREEN, ORANGE
-    from ndt_offline.report.gallery import STYLE
 
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
+    with panels(10.5, 3.1, 3) as (figure, (left, middle, right)):
         layers = [layer.name for layer in runs[0].spaces[0].layers]
         for colour, layer in zip((BLUE, ORANGE, GREEN), layers, strict=False):
             for seed, run in enumerate(runs):
@@ -150,13 +144,10 @@ def _draw_jumps(axes, runs: Sequence[Results], blue: str, orange: str) -> None: 
     axes.legend(frameon=False, fontsize="small")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mnist", envvar="NDT_MNIST", required=True, type=click.Path(exists=True, path_type=Path),
-    help="mnist.npz (x_train, y_train, x_test, y_test).",
-)  # fmt: skip
-@click.option("--out", default="article", show_default=True, type=click.Path(path_type=Path))
-@click.option("--seeds", default=3, show_default=True, help="Runs to record, seeds 0, 1, ...")
+@click.command(context_settings=SETTINGS)
+@mnist_option
+@out_option("article")
+@seeds_option("Runs to record, seeds 0, 1, ...")
 @click.option("--updates", default=8000, show_default=True, help="Fewer: not the article's.")
 def main(mnist: Path, out: Path, seeds: int, updates: int) -> None:
     """Record the article's experiment, analyse it, and print the verdict on every claim."""

@@ -1,7 +1,8 @@
-"""README is true: every command it shows runs, and every file it names exists."""
+"""README is true: commands it shows run, options of scripts and files that it names exist."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from ndt_offline.cli import analyze, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+STUDIES = (ROOT / "pipelines/README.md").read_text()
 
 
 def commands() -> list[str]:
@@ -58,8 +60,27 @@ def test_the_first_command_analyses_the_sample(
 
 
 def test_every_file_it_names_exists() -> None:
-    named = re.findall(r"`((?:pipelines|sample_data|tests)/[\w./]*)`", README)
-    named += re.findall(r"\]\((pipelines/[\w./]+)\)", README)
+    named = re.findall(r"\b(?:pipelines|sample_data|tests)/[\w./]*\w", README + STUDIES)
+    named += [f"pipelines/{n}" for n in re.findall(r"\]\((figures/[\w./]+)\)", STUDIES)]
+    named += [f"pipelines/{n}" for n in re.findall(r"`(\w+\.(?:py|sh))`", STUDIES)]
     named += [f"ndt_offline/{n}" for n in re.findall(r"`((?:\w+/)+\w+\.py)`", README) if "/" in n]
     paths = {name.replace("ndt_offline/ndt_offline", "ndt_offline") for name in named}
     assert paths and not [name for name in paths if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("line", re.findall(r"`python (pipelines/[^`]+)`", README + STUDIES))
+def test_scripts_have_the_options_shown(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, *words = shlex.split(line)
+    monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
+    command = importlib.import_module(Path(script).stem).main
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_links_inside_lead_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", README + STUDIES, flags=re.MULTILINE)
+    }
+    linked = re.findall(r"\.md#([\w-]+)\)", README + STUDIES)
+    assert linked and set(linked) <= headings

@@ -43,7 +43,8 @@ Examples:
 @click.option(
     "--replace",
     is_flag=True,
-    help="Let other layers, shapes or centring replace what the store holds (else: refused).",
+    help="Let other layers, shapes or centring replace what the store holds; else they are "
+    "refused, and --out has both.",
 )
 @click.option(
     "--metrics", multiple=True, metavar="NAME", help="Metrics to derive; repeatable (default: all)."
@@ -53,7 +54,8 @@ Examples:
     default="steps",
     show_default=True,
     metavar="NAME",
-    help="steps, segments, baseline, zscore, or your own as package.module:function.",
+    help="steps, segments, zscore, baseline (onsets; not --baseline), or your own as "
+    "package.module:function.",
 )
 @click.option(
     "--threshold", type=float, help="Threshold of the detector (default: its own; 4.7 for steps)."

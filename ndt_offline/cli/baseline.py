@@ -69,9 +69,9 @@ def remove(name: str) -> int:
 
 
 def _rate(runs: int) -> str:
-    from ndt_offline.relate.bands import FEWEST
+    from ndt_offline.relate.bands import FEWEST, stated_rate
     from ndt_offline.report.baselines import ALARM
 
     if runs < FEWEST:
         return "no band yet"
-    return f"false alarms in at most {max(ALARM, 1 / (runs + 1)):.0%} of healthy runs"
+    return f"false alarms in at most {stated_rate(runs, ALARM):.0%} of healthy runs"

@@ -15,7 +15,7 @@ OPTIONS = (
         "--layers",
         multiple=True,
         metavar="GLOB",
-        help="Layers to measure; repeatable. A store with others is kept: --out or --replace.",
+        help="Layers to measure; repeatable.",
     ),
     click.option(
         "--as",
@@ -42,8 +42,7 @@ OPTIONS = (
         "--measures",
         multiple=True,
         metavar="NAME,...",
-        help="What to compute beside the spectra, such as motion,units; or all. "
-        "Default: what the store has already.",
+        help="What to compute beside the spectra, such as motion,units; or all.",
     ),
     click.option(
         "--measure",

@@ -35,7 +35,12 @@ OPTIONS = (
         help="Use the Dask cluster of this file; waited for at most a minute.",
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be done, in numbers, and stop."),
-    click.option("--watch", is_flag=True, help="Follow a run while it trains; Ctrl-C ends it."),
+    click.option(
+        "--watch",
+        is_flag=True,
+        help="Follow a run while it trains: until it is closed, a --fail-on rule is met, or "
+        "nothing came for 30 minutes.",
+    ),
     click.option("-v", "--verbose", is_flag=True, help="Show the logs of workers."),
 )
 

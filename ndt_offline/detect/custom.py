@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from ndt_offline.detect.transition import Array, Steps, Transition
 from ndt_offline.errors import UsageError
+from ndt_offline.extension import load_extension, told
 
 FORM = "package.module:function, a function (values [n], steps [n]) -> indices"
 
 
 def load_rule(name: str) -> Callable[..., list[Transition]]:
-    """The rule behind `package.module:function`: its indices as transitions.
-
-    Never read a name from a run or a store: importing it runs its code. It is the user's own
-    words on the command line, or nothing.
-    """
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise UsageError(f"detector {name!r} is not of the form {FORM}")
-    try:
-        module = import_module(module_name)
-    except Exception as error:
-        raise UsageError(
-            f"detector {name!r}: importing {module_name!r} failed: {_short(error)}",
-            remedy=f"set PYTHONPATH so that `python -c 'import {module_name}'` works",
-        ) from error
-    function = getattr(module, function_name, None)
+    """The rule behind `package.module:function`: its indices as transitions."""
+    function = load_extension("detector", name, FORM)
     if not callable(function):
+        module_name, _, function_name = name.partition(":")
         raise UsageError(f"detector {name!r}: {module_name!r} has no function {function_name!r}")
 
     def rule(values: Array, steps: Steps, **params: Any) -> list[Transition]:
         try:
             answer = function(values, steps, **params)
         except Exception as error:
-            raise UsageError(f"detector {name!r} failed: {_short(error)}") from error
+            raise UsageError(f"detector {name!r} failed: {told(error)}") from error
         return as_transitions(name, answer, values, steps)
 
     return rule
@@ -66,7 +53,3 @@ def as_transitions(name: str, answer: Any, values: Array, steps: Steps) -> list[
         Transition(i, steps[i].item(), size)
         for i, size in zip(index.tolist(), sizes.tolist(), strict=True)
     ]
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -40,38 +40,40 @@ def eliminate(found: Search) -> Ranking:
     active = np.ones(k, bool)
     stated = False
     highest = 0.0
-    inverse, fit, covariance = _joint(found)
+    joint = _joint(found)
+    fit, variance = joint[:, 2 * k], np.diagonal(joint[:, k : 2 * k])  # views: they keep up
     for _ in range(k):
-        error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
-        strength = np.where(active, np.abs(fit) / np.maximum(error, 1e-300), np.inf)
+        error = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-300)
+        strength = np.where(active, np.abs(fit) / error, np.inf)
         weakest = int(strength.argmin())
         highest = max(highest, float(strength[weakest]))
         if not stated:
             stated = highest >= REFERENCE
-            say = np.flatnonzero(active) if stated else np.array([weakest])
-            sizes[say], errors[say] = fit[say], np.maximum(error[say], 1e-300)
+            say = np.flatnonzero(active) if stated else slice(weakest, weakest + 1)
+            sizes[say], errors[say] = fit[say], error[say]
             others[say] = fit
-            others[say, say] = 0.0
         drops_out[weakest] = highest
         active[weakest] = False
-        inverse, fit, covariance = _drop(weakest, inverse, fit, covariance)
+        _drop(weakest, joint)
+    np.fill_diagonal(others, 0.0)
     return Ranking(drops_out, sizes, errors, others)
 
 
-def _joint(found: Search) -> tuple[Array, Array, Array]:
-    """Inverse of the mixing, sizes of all candidates, and their covariance. [k, k], [k], [k, k]."""
+def _joint(found: Search) -> Array:
+    """Side by side: inverse of the mixing, covariance of all sizes, sizes. [k, k + k + 1]."""
     inverse = np.asarray(np.linalg.inv(found.mixing), np.float64)
-    return inverse, inverse @ found.outputs, inverse @ found.covariance @ inverse.T
+    covariance = inverse @ found.covariance @ inverse.T
+    return np.concatenate([inverse, covariance, (inverse @ found.outputs)[:, None]], axis=1)
 
 
-def _drop(j: int, inverse: Array, fit: Array, covariance: Array) -> tuple[Array, Array, Array]:
-    """The same without candidate j: the inverse of what is left, its row and column j now 0.
+def _drop(j: int, joint: Array) -> None:
+    """The same without candidate j, in place: of the inverse row and column j are now 0.
 
     With B the inverse, that of the mixing without row and column j is P B, where P takes from
     every row B_ij / B_jj times row j; so the sizes are P fit and their covariance P C P'.
     """
-    take = inverse[:, j] / inverse[j, j]
-    inverse = inverse - np.outer(take, inverse[j])
-    covariance = covariance - np.outer(take, covariance[j])
-    covariance = covariance - np.outer(covariance[:, j], take)
-    return inverse, fit - take * fit[j], covariance
+    k = len(joint)
+    take = joint[:, j] / joint[j, j]
+    joint -= take[:, None] * joint[j]
+    covariance = joint[:, k : 2 * k]
+    covariance -= covariance[:, j : j + 1] * take

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -119,12 +120,14 @@ def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
     halves = np.array(found.bank.halves)[found.row]
     inside = np.abs(np.arange(-HALVES[-1], HALVES[-1]) + 0.5) < halves[:, None]
     weight = np.where(inside, (weigh(found) / found.scale[found.row][:, None]) ** 2, 0.0)
-    steps, nuisance = _shifted(found.noise.phi).T, found.bank.designs[found.row, 1:]
+    steps, nuisance = _shifted(found.noise.phi), found.bank.designs[found.row, 1:]
     weighted = nuisance * weight[:, None]
     # Least squares on the nuisance; the ridge keeps columns that are 0, or nearly so, harmless.
     gram = weighted @ nuisance.swapaxes(1, 2)
-    most = np.trace(gram, axis1=1, axis2=2)[:, None, None]
-    mixed = np.concatenate([weighted @ steps, weighted @ data[:, :, None]], axis=2)
+    most = gram.reshape(-1, 16)[:, ::5].sum(axis=1)[:, None, None]
+    mixed = np.empty((*weighted.shape[:2], steps.shape[1] + 1))
+    mixed[:, :, :-1] = (weighted.reshape(-1, len(steps)) @ steps).reshape(-1, 4, steps.shape[1])
+    mixed[:, :, -1:] = weighted @ data[:, :, None]
     solved = np.linalg.solve(gram + 1e-12 * most * np.eye(4), mixed)
     shared = mixed[:, :, :-1]
     power = weight @ steps**2 - (shared * solved[:, :, :-1]).sum(axis=1)
@@ -138,13 +141,18 @@ def _intervals(rest: Array, found: Search) -> tuple[Points, Points]:
 
 
 def _shifted(phi: Array) -> Array:
-    """Whitened steps at -12..12 points from the centre of the window. [25, 256]."""
+    """Whitened steps at -12..12 points from the centre of the window. [256, 25]."""
     shape, half = whitened_step(phi), HALVES[-1]
     step = np.full(3 * half + AROUND, shape[-1])
     step[: half + AROUND] = 0.0
     step[half + AROUND : half + AROUND + ORDER + 1] = shape
-    view = np.lib.stride_tricks.sliding_window_view(step, 2 * half)
-    return view[: 2 * AROUND + 1][::-1]
+    return step[_places()]
+
+
+@cache
+def _places() -> Points:
+    """Where the points of the window lie in a series that steps at half + 12. [256, 25]."""
+    return np.arange(2 * HALVES[-1])[:, None] + np.arange(2 * AROUND, -1, -1)
 
 
 def _run(share: Array) -> tuple[int, int]:

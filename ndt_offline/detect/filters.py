@@ -14,8 +14,7 @@ HALVES = (16, 32, 64, 128)
 CUBIC = 128  # from this half width on, the nuisance is a cubic, below it a straight line
 REACH = HALVES[-1] + ORDER
 LEAST = 0.5  # of the theoretical error: below it the calibration is not believed
-_UNIT = np.eye(5)
-_STEP = _UNIT[:, :1]
+_STEP = np.eye(5)[:, :1]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def _normal(designs: Array) -> Array:
     normal = designs @ designs.swapaxes(1, 2)
     power = np.diagonal(normal, axis1=1, axis2=2)
     extra = np.where(power > 0, 1e-13 * power.max(axis=1, keepdims=True), 1.0)
-    return normal + extra[:, :, None] * _UNIT
+    normal.reshape(len(normal), -1)[:, :: normal.shape[1] + 1] += extra
+    return np.asarray(normal, np.float64)
 
 
 def _response(weights: Array, phi: Array) -> Array:
@@ -77,7 +77,7 @@ def _response(weights: Array, phi: Array) -> Array:
     pulse = np.convolve(turned.reshape(-1), inverse_filter(phi))[: turned.size]
     out = np.zeros((w, 2 * REACH + 1))
     # Entry 0 is at distance -REACH; the last point of a filter is at its distance 127.
-    np.cumsum(pulse.reshape(turned.shape), axis=1, out=out[:, ORDER + 1 :])
+    out[:, ORDER + 1 :] = pulse.reshape(turned.shape).cumsum(axis=1)
     return out
 
 
@@ -97,18 +97,21 @@ def run_filters(x: Array, noise: Noise, bank: Bank) -> Map:
     n, half = len(x), HALVES[-1]
     fast = next_fast_len(max(n, 2 * half), real=True)
     kernels = np.zeros((len(bank.halves), 2, fast))
-    for each, weights in ((0, bank.weights), (1, bank.weights**2)):
-        kernels[:, each, :half], kernels[:, each, -half:] = weights[:, half:], weights[:, :half]
+    # Backwards in time: the weight of the point itself first, those of later points at the end.
+    for each, weights in ((0, bank.weights[:, ::-1]), (1, bank.weights[:, ::-1] ** 2)):
+        kernels[:, each, : half + 1] = weights[:, half - 1 :]
+        kernels[:, each, 1 - half :] = weights[:, : half - 1]
     signals = np.zeros((2, fast))
     signals[0, :n], signals[1, :n] = whiten(x - x.mean(), noise.phi), noise.volatility**2
     # What wraps around falls on points that a filter does not reach anyway.
     product = rfft(kernels)
-    np.multiply(rfft(signals), np.conj(product, out=product), out=product)
+    product *= rfft(signals)
     out = irfft(product, fast)
     # The transform's own rounding, where the volatility spans many orders of magnitude.
     least = max(noise.volatility.min(), 1e-7 * noise.volatility.max()) ** 2
     power = (bank.weights**2).sum(axis=1, keepdims=True)
-    size, error = out[:, 0, :n], np.sqrt(np.maximum(out[:, 1, :n], least * power))
+    size, error = out[:, 0, :n], np.maximum(out[:, 1, :n], least * power)
+    np.sqrt(error, out=error)
     for row, h in enumerate(bank.halves):
         for outside in (slice(0, h + ORDER), slice(n - h + 1, None)):
             size[row, outside], error[row, outside] = 0.0, np.inf

@@ -73,6 +73,8 @@ def candidates(
     parts = [_evidence(f, steps, tested) if describe else _ranks(f) for f in fits]
     if not parts:
         return dict(_columns([])), status, fits
+    if len(parts) == 1:
+        return parts[0], status, fits
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, status, fits
 
 

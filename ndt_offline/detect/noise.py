@@ -48,7 +48,8 @@ def running_median(x: Array, window: int) -> Array:
     """Median of the `window` points around each point; the series is mirrored at its ends."""
     from scipy.ndimage import median_filter
 
-    return median_filter(x, odd(window, len(x)), mode="reflect")
+    size = (odd(window, len(x)),)
+    return median_filter(x, size, output=np.empty(x.shape, x.dtype), mode="reflect")
 
 
 def rolling_scale(x: Array, window: int, skip: int = 0, every: int = 1) -> Array:
@@ -94,16 +95,19 @@ def fit_ar(u: Array, rounds: int = 3, corner: float = 1.5) -> Array:
     size = np.abs(u)
     far = np.maximum(np.maximum(size[3:-1], size[2:-2]), np.maximum(size[1:-3], size[:-4]))
     calm: Array = (LEVERAGE / np.maximum(far[order - 4 :], LEVERAGE)) ** 2
-    whole = inverse_filter(np.zeros(ORDER))
-    ridge = np.eye(order) * (1e-9 * (1.0 + float(calm @ (rows[0] * rows[0]))))
+    whole = np.zeros(ORDER + 1)
+    whole[0] = 1.0
+    ridge = 1e-9 * (1.0 + float(calm @ (rows[0] * rows[0])))
     weight = calm
     for _ in range(rounds):
         normal = (rows[1:] * weight) @ rows.T
-        whole[1 : order + 1] = -np.linalg.solve(normal[:, 1:] + ridge, normal[:, 0])
+        normal.reshape(-1)[1 :: order + 2] += ridge
+        whole[1 : order + 1] = -np.linalg.solve(normal[:, 1:], normal[:, 0])
         rest = np.abs(whole[: order + 1] @ rows)
         limit = corner * MAD * median(rest) + 1e-12
-        weight = calm * (limit / np.maximum(rest, limit))
-    return -whole[1:]
+        np.divide(limit, np.maximum(rest, limit, out=rest), out=rest)
+        weight = np.multiply(rest, calm, out=rest)
+    return np.asarray(-whole[1:], np.float64)
 
 
 def whiten(x: Array, phi: Array) -> Array:

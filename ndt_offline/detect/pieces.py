@@ -28,10 +28,12 @@ def split(values: Array, steps: Steps) -> tuple[int, list[Points]]:
     kept = np.flatnonzero(np.isfinite(values))
     if len(kept) < SHORTEST:
         return TOO_SHORT, []
-    borders = _cadence_borders(np.diff(steps[kept]).astype(np.float64))
+    at = steps[kept]
+    borders = _cadence_borders(at[1:] - at[:-1])
     if borders is None:
         return IRREGULAR, []
-    pieces = [p for p in np.split(kept, borders) if len(p) >= SHORTEST]
+    pieces = np.split(kept, borders) if len(borders) else [kept]
+    pieces = [p for p in pieces if len(p) >= SHORTEST]
     if not pieces:
         return TOO_SHORT, []
     moving = [q for p in pieces for q in _without_frozen(values, p) if len(q) >= SHORTEST]
@@ -40,12 +42,13 @@ def split(values: Array, steps: Steps) -> tuple[int, list[Points]]:
     return (OK if max(map(len, moving)) >= ENOUGH else LOW_POWER), moving
 
 
-def _cadence_borders(intervals: Array) -> Points | None:
+def _cadence_borders(intervals: Steps) -> Points | None:
     """Where to cut, as positions in the kept points; None if the cadence varies throughout."""
-    if np.all(intervals == intervals[0]):
+    if (intervals == intervals[0]).all():
         return np.zeros(0, np.int64)
     from scipy.ndimage import median_filter
 
+    intervals = intervals.astype(np.float64)
     local = median_filter(intervals, STRETCH, mode="reflect")
     gaps = np.flatnonzero(intervals > GAP * local) + 1
     changes = _changes(local)

@@ -81,7 +81,6 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points, float]:
     unit = 1.0 / (maps.error * scale[:, None])
     score = np.abs(left) * unit
     n = left.shape[1]
-    free = np.ones(n, bool)
     best = score.max(axis=0)
     strongest = float(best.max())
     reach = bank.response.shape[1] // 2
@@ -92,11 +91,13 @@ def pursue(maps: Map, bank: Bank, scale: Array) -> tuple[Points, Points, float]:
             break
         row = int(score[:, i].argmax())
         found.append((i, row))
-        free[max(0, i - APART + 1) : i + APART] = False
+        unit[:, max(0, i - APART + 1) : i + APART] = 0.0  # no other candidate so near
         a, b = max(0, i - reach), min(n, i + reach + 1)
-        left[:, a:b] -= left[row, i] * bank.response[:, a - i + reach : b - i + reach]
-        score[:, a:b] = np.abs(left[:, a:b]) * unit[:, a:b]
-        best[a:b] = score[:, a:b].max(axis=0) * free[a:b]
+        near, fresh = left[:, a:b], score[:, a:b]
+        near -= left[row, i] * bank.response[:, a - i + reach : b - i + reach]
+        np.abs(near, out=fresh)
+        fresh *= unit[:, a:b]
+        np.maximum.reduce(fresh, axis=0, out=best[a:b])
     found.sort()
     pairs = np.array(found, np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1], strongest
@@ -122,9 +123,10 @@ def staircase(at: Points, sizes: Array, n: int) -> Array:
 def covary(bank: Bank, scale: Array, noise: Noise, at: Points, row: Points) -> Array:
     """Covariance [k, k] of the candidates' filter outputs under the noise model."""
     half = HALVES[-1]
-    placed = np.zeros((len(at), len(noise.volatility) + 2 * half))
-    for k, (i, r) in enumerate(zip(at.tolist(), row.tolist(), strict=True)):
-        placed[k, i : i + 2 * half] = bank.weights[r] * scale[r]
-    placed[:, half:-half] *= noise.volatility
-    placed[:, :half] = placed[:, -half:] = 0.0
+    volatility = np.zeros(len(noise.volatility) + 2 * half)
+    volatility[half:-half] = noise.volatility
+    placed = np.zeros((len(at), len(volatility)))
+    weights = bank.weights * scale[:, None]
+    for one, i, r in zip(placed, at.tolist(), row.tolist(), strict=True):
+        np.multiply(weights[r], volatility[i : i + 2 * half], out=one[i : i + 2 * half])
     return placed @ placed.T

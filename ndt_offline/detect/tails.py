@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
 from ndt_offline.detect.elimination import Ranking
 from ndt_offline.detect.evidence import weigh, windows
-from ndt_offline.detect.filters import CUBIC, HALVES
 from ndt_offline.detect.noise import ORDER, whiten
+from ndt_offline.detect.packing import Packing, packings
 from ndt_offline.detect.pursuit import Search
 from ndt_offline.detect.transition import Array, Points
 
@@ -44,15 +43,14 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
         return np.inf, 1.0
     kept = int(CENSOR * len(size))
     limit = size[kept]
-    edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(int)
-    count = np.diff(edges)
-    squares = np.add.reduceat(size[:kept] ** 2, edges[:-1]) / count
+    starts, count = _groups(kept)
+    squares = np.add.reduceat(size[:kept] ** 2, starts) / count
     nu = np.array(GRID)[:, None]
     scale = middle / _quartiles()[:, None]
     finite = slice(0, -1)
     z2 = squares / scale**2
     log = np.empty_like(z2)
-    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log1p(z2[finite] / nu[finite])
+    log[finite] = _constants() - (nu[finite] + 1) / 2 * np.log(1.0 + z2[finite] / nu[finite])
     log[-1] = -0.5 * np.log(2 * np.pi) - z2[-1] / 2
     beyond = np.empty(len(GRID))
     beyond[finite] = stdtr(nu[finite, 0], -limit / scale[finite, 0])
@@ -61,6 +59,13 @@ def fit_tails(scaled: Array) -> tuple[float, float]:
     total += (len(size) - kept) * np.log(2 * beyond + 1e-300)
     best = int(total.argmax())
     return float(GRID[best]), float(scale[best, 0])
+
+
+@lru_cache(64)
+def _groups(kept: int) -> tuple[Points, Points]:
+    """Where up to 64 groups of so many sorted values start, and how many are in each."""
+    edges = np.linspace(0, kept, min(GROUPS, kept) + 1).astype(np.int64)
+    return edges[:-1], np.diff(edges)
 
 
 @cache
@@ -85,88 +90,75 @@ def t_statistics(x: Array, found: Search, ranking: Ranking) -> tuple[Array, floa
     nu, scale = fit_tails(found.noise.innovations[ORDER:] / found.noise.volatility[ORDER:])
     if nu >= GAUSSIAN:
         return ranking.T.copy(), nu
-    packing = _packing(len(found.bank.halves))
     rest = whiten(windows(x, found, ranking.others), found.noise.phi)[:, ORDER:]
     halves = np.array(found.bank.halves)
-    place = found.at[:, None]
+    place, weight = found.at[:, None], weigh(found)
     fits = (place >= halves + ORDER) & (place <= len(x) - halves)
-    weight = weigh(found)[:, packing.points] * fits[:, packing.owner]
-    gain = _gain(packing, found.bank.designs, rest[:, packing.points], weight, nu, scale)
-    best = np.sqrt(np.maximum(2 * gain.max(axis=1), 0.0))
-    return np.sign(ranking.T) * best, nu
-
-
-@dataclass(frozen=True)
-class Packing:
-    """The windows of w filters laid end to end, m points in all, with their c columns in use.
-
-    points [m]: place in the widest window. owner [m]: number of the filter. column [c]: number of
-    the column among 5 w. mine [c, m]: whether column and point are of one filter. left, right [q]:
-    pairs of columns of one filter. pair [w, 5, 5]: number of the pair, q where there is none.
-    """
-
-    points: Points
-    owner: Points
-    column: Points
-    mine: Array
-    left: Points
-    right: Points
-    pair: Points
-
-
-@cache
-def _packing(w: int) -> Packing:
-    widths = [2 * h for h in HALVES[:w]]
-    points = np.concatenate([np.arange(HALVES[-1] - n // 2, HALVES[-1] + n // 2) for n in widths])
-    owner = np.repeat(np.arange(w), widths)
-    column = np.concatenate(
-        [5 * row + np.arange(5 if h >= CUBIC else 3) for row, h in enumerate(HALVES[:w])]
+    gain = np.concatenate(
+        [
+            _gain(
+                p,
+                found.bank.designs[p.rows],
+                rest.take(p.points, axis=1),
+                weight.take(p.points, axis=1),
+                nu,
+                scale,
+            )
+            for p in packings(len(halves))
+        ],
+        axis=1,
     )
-    same = np.equal.outer(column // 5, column // 5)
-    left, right = np.nonzero(np.triu(same))
-    pair = np.full((w * 5, w * 5), len(left))
-    pair[column[left], column[right]] = pair[column[right], column[left]] = np.arange(len(left))
-    blocks = np.stack([pair[5 * row : 5 * row + 5, 5 * row : 5 * row + 5] for row in range(w)])
-    mine = (column[:, None] // 5 == owner).astype(np.float64)
-    return Packing(points, owner, column, mine, left, right, blocks)
+    best = np.sqrt(2 * np.max(gain, axis=1, where=fits, initial=0.0))
+    return np.sign(ranking.T) * best, nu
 
 
 def _gain(
     packing: Packing, designs: Array, data: Array, weight: Array, nu: float, scale: float
 ) -> Array:
-    """Log-likelihood with the step minus without it, per row of data and filter. [k, w].
+    """Log-likelihood with the step minus without it, per row of data and filter. [k, f].
 
-    designs [w, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
-    squares, for all rows and filters at once; a column that is 0 stays out of the fit.
+    designs [f, 5, 256], the step first; data, weight [k, m]. `ITERATIONS` of reweighted least
+    squares, for all rows and filters at once, first with the step, then without; a column that
+    is 0 stays out of the fit.
     """
-    k, w = len(data), len(designs)
-    columns = designs.reshape(5 * w, -1)[packing.column[:, None], packing.points] * packing.mine
-    products = np.zeros((len(packing.left) + 1, len(packing.points)))  # the last: no such pair
-    np.multiply(columns[packing.left], columns[packing.right], out=products[:-1])
-    used = np.ones((2 * k, w, 5))  # first with the step, then without
-    used[k:, :, 0] = 0.0
-    both = used[..., None] * used[..., None, :]
-    data, square = np.concatenate([data, data]), np.concatenate([weight, weight]) ** 2
-    reweighted, off = square, square
-    right = np.zeros((2 * k, 5 * w))
+    k, filters, c = len(data), len(designs), packing.columns
+    columns, products, blank = _lay_out(packing, designs)
+    # A residual e adds e^2: the log is the loss (less what is the same with and without the step),
+    # the inverse the next weight (but for a factor).
+    spread = (scale**2 * nu) / (weight * weight)
+    off = np.empty((2, k, len(packing.points)))
+    system, right = np.empty((2, k, filters, c, c)), np.empty((2, k, filters, c, 1))
+    normal = np.zeros((2 * k, len(packing.left) + 2))
+    normal[:, -1] = 1.0
+    reweighted = 1.0 / spread[None]  # at first the same with the step and without
     for _ in range(ITERATIONS):
-        normal = (reweighted @ products.T)[:, packing.pair] * both
-        right[:, packing.column] = (reweighted * data) @ columns.T
-        fit = np.linalg.solve(_regular(normal), (right.reshape(used.shape) * used)[..., None])
-        off = data - fit.reshape(2 * k, 5 * w)[:, packing.column] @ columns
-        off = off * off * (square / scale**2)
-        reweighted = square * ((nu + 1) / (nu + off))
-    starts = np.flatnonzero(np.diff(packing.owner, prepend=-1))
-    loss = (nu + 1) / 2 * np.add.reduceat(np.log1p(off / nu), starts, axis=1)
-    return np.asarray(loss[k:] - loss[:k], np.float64)
+        flat = reweighted.reshape(-1, off.shape[2])
+        sums = normal[: len(flat)]
+        np.matmul(flat, products.T, out=sums[:, :-2])
+        if len(blank):  # out of the fit: its own equation says 0
+            sums[:, blank] = 1.0
+        for part, of, place in zip(system, (sums[:k], sums[-k:]), packing.place, strict=True):
+            of.take(place, axis=1, out=part, mode="clip")  # "raise" would copy once more
+        target = np.multiply(reweighted, data, out=off[: len(reweighted)]).reshape(flat.shape)
+        right[:] = (target @ columns.T).reshape(-1, *right.shape[1:])
+        right[1, :, :, 0] = 0.0
+        fit = np.linalg.solve(system, right).reshape(2 * k, -1)
+        np.matmul(fit, columns, out=off.reshape(2 * k, -1))
+        np.subtract(data, off, out=off)
+        off *= off
+        off += spread
+        reweighted = 1.0 / off
+    loss = np.add.reduceat(np.log(off, out=off), packing.starts, axis=2)
+    return np.asarray((nu + 1) / 2 * (loss[1] - loss[0]), np.float64)
 
 
-def _regular(normal: Array) -> Array:
-    """Normal equations [..., 5, 5] with a little on the diagonal, 1 where a column is 0.
-
-    A little of each column's own power: smooth noise whitens the level to next to nothing, and
-    a wild point leaves every column little weight, yet they must be fitted.
-    """
-    power = np.diagonal(normal, axis1=-2, axis2=-1)
-    extra = np.where(power > 0, 1e-12 * power, 1.0)
-    return np.asarray(normal + extra[..., None] * np.eye(5), np.float64)
+def _lay_out(packing: Packing, designs: Array) -> tuple[Array, Array, Points]:
+    """Columns [fc, m] of the filters, products of their pairs [q, m], and which pairs are those
+    of a column that is 0 with itself."""
+    every = designs[:, : packing.columns].reshape(len(packing.mine), -1)
+    columns = every.take(packing.points, axis=1) * packing.mine
+    products = columns[packing.left] * columns[packing.right]
+    # A little more on the diagonal, of each column's own power: smooth noise whitens the level to
+    # next to nothing, and a wild point leaves every column little weight, yet they must be fitted.
+    products[packing.own] *= 1.0 + 1e-12
+    return columns, products, packing.own[~columns.any(axis=1)]

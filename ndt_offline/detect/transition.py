@@ -15,13 +15,6 @@ Steps = NDArray[Any]
 Columns = Mapping[str, NDArray[Any]]
 NAN = float("nan")
 
-# To be said wherever sizes are printed.
-CAVEAT = (
-    "Sizes are of steps that passed a test, so small ones are overstated: by about 1.4 at 2 local "
-    "sigma, 1.1 at 3, 1.02 at 4. `size_unbiased` and the 90 % intervals allow for that; under "
-    "|T| = 6 the interval reaches down to 0: there is a step, but its size is not known."
-)
-
 
 @dataclass(frozen=True)
 class Transition:
@@ -43,7 +36,9 @@ class Transition:
     retained  share of the size that is still there 20 points later: 1 a shift, 0 a shock
     drops_out threshold at which the transition is no longer reported
 
-    Sizes are of steps that passed a test, so small ones are overstated: see `CAVEAT`.
+    Sizes are of steps that passed a test, so small ones are overstated: by about 1.4 at 2 local
+    sigma, 1.1 at 3, 1.02 at 4. `size_unbiased` and the 90 % intervals allow for that; under
+    |T| = 6 the interval reaches down to 0: there is a step, but its size is not known.
     """
 
     index: int

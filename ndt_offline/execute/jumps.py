@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from ndt_offline.detect.transition import FIELDS
 from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.sources import source_key
+from ndt_offline.extension import source_of
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 
@@ -228,10 +227,10 @@ def _source(detector: Detector) -> str:
     if not detector.own:
         return ""
     _ = detector.rule  # says what is wrong with the name, if anything is
-    try:
-        return key_of(inspect.getsource(import_module(detector.home.partition(":")[0])))
-    except (OSError, TypeError):
+    text = source_of(detector.home)
+    if text is None:
         return str(np.random.default_rng().integers(2**63))  # unknown: never the same
+    return key_of(text)
 
 
 def _marks(results: Results) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -121,17 +120,7 @@ def put_phases(
 def phased_metrics(question: Question, ids: tuple[SeriesId, ...]) -> tuple[str, ...]:
     """The metrics asked for, or the first ones until `PHASED` series are reached."""
     names = Counter(name.metric for name in ids)
-    return _phased(question, {name: names[name] for name in (*question.metrics, *names)})
-
-
-def phased_series(question: Question, layers: int) -> int:
-    """How many series that makes, of metrics alone."""
-    counts = dict.fromkeys(question.metrics, max(1, layers))
-    return layers * len(_phased(question, counts))
-
-
-def _phased(question: Question, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """counts: series of each metric and quantity, in the order in which they are taken."""
+    counts = {name: names[name] for name in (*question.metrics, *names)}
     if question.phases is not None:
         return tuple(name for name in counts if name in question.phases)
     room = np.cumsum(list(counts.values())) <= PHASED

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import RefusedError, UsageError
+from ndt_offline.extension import told
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ def load_factory(spec: str) -> torch.nn.Module:
     try:
         model = factory()
     except Exception as error:
-        raise UsageError(f"--model {spec}: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--model {spec}: {told(error)}") from error
     import torch
 
     if not isinstance(model, torch.nn.Module):
@@ -134,7 +135,7 @@ def _module(name: str, spec: str) -> Any:
             remedy="run it from the folder that holds the module, or set PYTHONPATH",
         ) from error
     except Exception as error:
-        raise UsageError(f"--model {spec}: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--model {spec}: {told(error)}") from error
 
 
 def _own_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:

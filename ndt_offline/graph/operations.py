@@ -76,7 +76,6 @@ _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sa
 grid_sampler_2d affine_grid_generator
 """
 ALLOWED = frozenset(" ".join((_ELEMENTWISE, _SHAPE, _CREATE, _MATRIX, _LAYER, _LOSS)).split())
-CREATE = frozenset(_CREATE.split())
 # Results that share memory with their argument: they cost none of their own.
 _VIEWS = """
 alias broadcast_to chunk diagonal expand expand_as flatten getitem movedim narrow permute

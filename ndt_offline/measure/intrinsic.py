@@ -41,7 +41,7 @@ def two_nn(points: Any, discard: float = 0.1, distances: Array | None = None) ->
     out of the fit, not of n; least squares without intercept: d = sum x y / sum x^2. Facco,
     d'Errico, Rodriguez and Laio, Sci. Rep. 7 (2017) 12140, as in their text.
 
-    A point with a duplicate has no ratio and is dropped from n (see `duplicates`); NaN where fewer
+    A point with a duplicate has no ratio and is dropped from n; NaN where fewer
     than two are left, or values are not finite. RefusedError under 300 points. `distances`, from
     `neighbour_distances` with two or more, saves their search.
     """
@@ -79,11 +79,6 @@ def mle_dimension(points: Any, neighbours: int = 20, distances: Array | None = N
     inverse = (np.log(r[:, -1:]) - np.log(r[:, :-1])).mean(1)
     mean = float(inverse.mean())
     return 1 / mean if mean > 0 else float("nan")
-
-
-def duplicates(distances: Array) -> int:
-    """How many points have another at distance zero: both estimators leave them out."""
-    return int(np.count_nonzero(distances[:, 0] == 0))
 
 
 def neighbour_distances(points: Any, neighbours: int = 20, memory: int = MEMORY) -> Array:

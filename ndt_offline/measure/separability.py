@@ -64,12 +64,6 @@ def fisher_ratio(x: Any, labels: Any) -> float:
     return between / within if within > 1e-24 * between else float("nan")
 
 
-def stratified_folds(labels: Any, folds: int) -> Labels:
-    """The fold of each sample, [n]: what `ridge_accuracy` leaves out together."""
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    return _ranks(classes) % folds
-
-
 def _checked(x: Any, labels: Any) -> tuple[Array, Labels, Labels]:
     """Labelled rows in float64, their classes 0, 1, ..., and their ranks for the folds."""
     x, labels = np.asarray(x), np.asarray(labels)

@@ -14,28 +14,24 @@ NOT_TRAINING = (
 
 def gradients_of(view: View) -> Mapping[str, float]:
     """One weight's gradients over the probe; see `GRADIENTS`."""
-    if view.gradients is None:
-        return {}
     known = {
         "probe_gradient": "norm",
         "gradient_variance": "variance",
         "signal_to_noise": "signal_to_noise",
         "gradient_alignment": "alignment",
     }
-    return {name: view.gradients[key] for name, key in known.items()}
+    return _named(view.gradients, known)
 
 
 def noise_scale_of(view: View) -> Mapping[str, float]:
     """The gradients of the whole model over the probe; see `NOISE_SCALE`."""
-    if view.gradients is None:
-        return {}
     known = {
         "model_gradient": "norm",
         "noise_scale": "noise_scale",
         "noise_scale_error": "noise_scale_error",
         "model_alignment": "alignment",
     }
-    return {name: view.gradients[key] for name, key in known.items()}
+    return _named(view.gradients, known)
 
 
 GRADIENTS = Measure(
@@ -75,14 +71,17 @@ NOISE_SCALE = Measure(
 
 def curvature_of(view: View) -> Mapping[str, float]:
     """The sharpest direction of the probe's loss; see `CURVATURE`."""
-    if view.curvature is None:
-        return {}
     known = {
         "top_eigenvalue": "value",
         "eigenvalue_residual": "residual",
         "gradient_in_top": "alignment",
     }
-    return {name: view.curvature[key] for name, key in known.items()}
+    return _named(view.curvature, known)
+
+
+def _named(numbers: Mapping[str, float] | None, known: Mapping[str, str]) -> Mapping[str, float]:
+    """known: {quantity: what the replay calls it}; nothing where there are no numbers."""
+    return {} if numbers is None else {name: numbers[key] for name, key in known.items()}
 
 
 CURVATURE = Measure(

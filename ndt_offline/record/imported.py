@@ -84,7 +84,24 @@ def find(sources: Iterable[Path], key: str | None, problems: list[Problem]) -> l
             units.append(Unit(source, (source.name,)))
         else:
             raise UsageError("there is no such file or directory", path=source)
-    chosen: dict[int, tuple[Unit, Mapping[str, float]]] = {}
+    said: dict[int, Mapping[str, float]] = {}
+    pairs = _steps(units, key, said, problems)
+    places = "it or in its name"
+    chosen = foreign.first_of_each(pairs, problems, places, lambda unit: str(unit.path))
+    logged = _logged(list(chosen.values()), homes, problems)
+    return [
+        Entry(step, 0, unit.path, scalars={**logged.get(step, {}), **said[step]}, parts=unit.parts)
+        for step, unit in sorted(chosen.items())
+    ]
+
+
+def _steps(
+    units: list[Unit],
+    key: str | None,
+    said: dict[int, Mapping[str, float]],
+    problems: list[Problem],
+) -> Iterator[tuple[Unit, int | None]]:
+    """Units that can be read with their steps; `said` gets the scalars of each step's first one."""
     for unit in units:
         try:
             step, scalars = _step(unit, key)
@@ -92,18 +109,9 @@ def find(sources: Iterable[Path], key: str | None, problems: list[Problem]) -> l
             place = str(error.path or unit.path)
             problems.append(Problem(error.what, place, unit.step, error.remedy))
             continue
-        if step is None:
-            problems.append(Problem("no step in it or in its name; left out", str(unit.path)))
-        elif step in chosen:
-            what = f"has the same step as {chosen[step][0].path}; left out"
-            problems.append(Problem(what, str(unit.path), step, "give each step one file"))
-        else:
-            chosen[step] = unit, scalars
-    logged = _logged([u for u, _ in chosen.values()], homes, problems)
-    return [
-        Entry(step, 0, unit.path, scalars={**logged.get(step, {}), **said}, parts=unit.parts)
-        for step, (unit, said) in sorted(chosen.items())
-    ]
+        if step is not None:
+            said.setdefault(step, scalars)
+        yield unit, step
 
 
 def _step(unit: Unit, key: str | None) -> tuple[int | None, Mapping[str, float]]:

@@ -16,10 +16,9 @@ from ndt_offline.errors import UsageError
 from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
 from ndt_offline.run.journal import MAX_STEP
-from ndt_offline.run.probe import Probe, probe_bytes
+from ndt_offline.run.probe import IGNORED, Probe, probe_bytes
 from ndt_offline.run.regular import read_regular
 
-IGNORED = -100  # a label that no loss counts
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
 
 Warn = Callable[[str, str], None]  # what, remedy

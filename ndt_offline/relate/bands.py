@@ -71,6 +71,11 @@ def fit_band(values: np.ndarray, alarm: float = 0.1) -> Band:
     return Band(centre, spread, float(np.sort(scores)[rank - 1]), 1 - rank / (n + 1), n)
 
 
+def stated_rate(runs: int, alarm: float = 0.1) -> float:
+    """The rate of false alarms that a band of that many runs keeps; what it reaches is `rate`."""
+    return max(alarm, 1 / (runs + 1))
+
+
 def outside(band: Band, values: np.ndarray) -> np.ndarray:
     """Signed deviations of a run [series, step], in units of the spread; inf where it has none.
 

@@ -23,8 +23,6 @@ than `SHORTEST` points meets none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -37,16 +35,6 @@ SIGNATURES = (
 SHORTEST = 40  # points
 WINDOW = 50
 SPIKE, EXPLODED, VANISHED, COLLAPSED, DIED, OVERFIT = 8.0, 10.0, 1e-3, 0.5, 0.1, 1.1
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A rule that was met: by which series, from which training step on, and why in words."""
-
-    name: str
-    where: str
-    step: int
-    words: str
 
 
 def persistence(points: int) -> int:

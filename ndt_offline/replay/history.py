@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ndt_offline.measure.own import source_of
+from ndt_offline.extension import source_of
 from ndt_offline.measure.plugin import FORWARD, Measure
 from ndt_offline.replay.mark import known_as
 from ndt_offline.run.attempt import Entry
@@ -40,7 +40,7 @@ def measure_key(spec: str, measure: Measure, spaces: Mapping[str, str]) -> str:
     spaces: the identity of each space as the store keeps it. Nothing is read for it.
     """
     known = [spaces.get(name) for name in depends(measure)]
-    text = source_of(spec) if ":" in spec else ""
+    text = (source_of(spec) or "") if ":" in spec else ""
     about = (measure.version, dict(measure.params), measure.names, sorted(measure.needs))
     return f"{fingerprint(VERSION, measure.name, about, text, known):016x}"
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ndt_offline.errors import UsageError
+from ndt_offline.run.probe import IGNORED
 
-IGNORED = -100
+_UNFIT = (RuntimeError, IndexError, ValueError)  # what a loss says of tensors that do not fit it
 
 
 def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tuple[float, float]:
@@ -27,10 +28,14 @@ def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tupl
     wide = output.double() if not output.is_complex() else output
     try:
         loss, accuracy = _LOSSES[name](wide, targets)
-    except (RuntimeError, IndexError, ValueError) as error:
-        shapes = f"output {tuple(output.shape)}, targets {tuple(targets.shape)}"
-        raise UsageError(f"loss {name} does not fit the probe ({shapes}): {error}") from None
+    except _UNFIT as error:
+        raise _misfit(name, output, targets, error) from None
     return float(loss), float(accuracy)
+
+
+def _misfit(name: str, output: Tensor, targets: Tensor, error: Exception) -> UsageError:
+    shapes = f"output {tuple(output.shape)}, targets {tuple(targets.shape)}"
+    return UsageError(f"loss {name} does not fit the probe ({shapes}): {error}")
 
 
 def _classes(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +43,12 @@ def _classes(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if output.ndim == targets.ndim + 1 and output.shape[:-1] == targets.shape:
         return output.reshape(-1, output.shape[-1]), targets.reshape(-1)
     return output.movedim(1, -1).reshape(-1, output.shape[1]), targets.reshape(-1)
+
+
+def _like(targets: Tensor, output: Tensor) -> Tensor:
+    if output.numel() != targets.numel():
+        raise ValueError("different numbers of elements")
+    return targets.double().reshape(output.shape)
 
 
 def _classification(
@@ -64,9 +75,7 @@ def _binary(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def _regression(kind: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def both(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if output.numel() != targets.numel():
-            raise ValueError("different numbers of elements")
-        return kind(output, targets.double().reshape(output.shape)), torch.tensor(math.nan)
+        return kind(output, _like(targets, output)), torch.tensor(math.nan)
 
     return both
 
@@ -97,9 +106,8 @@ def sample_losses(name: str, output: Tensor, targets: Tensor | None, samples: in
     try:
         losses, count = _EACH[name](output.double(), targets)
         return losses.reshape(samples, -1).sum(1) * (samples / max(count, 1))
-    except (RuntimeError, IndexError, ValueError) as error:
-        shapes = f"output {tuple(output.shape)}, targets {tuple(targets.shape)}"
-        raise UsageError(f"loss {name} does not fit the probe ({shapes}): {error}") from None
+    except _UNFIT as error:
+        raise _misfit(name, output, targets, error) from None
 
 
 def _each_class(
@@ -120,9 +128,7 @@ def _each_value(
     kind: Callable[..., Tensor],
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, int]]:
     def each(output: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        if output.numel() != targets.numel():
-            raise ValueError("different numbers of elements")
-        losses = kind(output, targets.double().reshape(output.shape), reduction="none")
+        losses = kind(output, _like(targets, output), reduction="none")
         return losses, losses.numel()
 
     return each

@@ -212,10 +212,12 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
 
 def _are_classes(probe: Probe, graph: Graph) -> bool:
     """Whether the targets are classes of the output's last axis; others never say their loss."""
+    from ndt_offline.run.probe import IGNORED
+
     y, output = probe.targets, tuple(graph.output.shape)
     if y is None or y.is_floating_point() or not y.numel() or output[:-1] != tuple(y.shape):
         return False
-    return bool(int(y.min()) >= -100 and int(y.max()) < output[-1])
+    return bool(int(y.min()) >= IGNORED and int(y.max()) < output[-1])
 
 
 def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:

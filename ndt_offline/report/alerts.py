@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ndt_offline.errors import UsageError, nearest
-from ndt_offline.relate.signatures import SIGNATURES, Signature
+from ndt_offline.relate.signatures import SIGNATURES
 from ndt_offline.report.baselines import Comparison
-from ndt_offline.report.failures import find_signatures, signature_lines
+from ndt_offline.report.failures import Signature, signature_lines
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import SPACES, Results
@@ -89,12 +89,16 @@ def check_rules(
     results: Results,
     rows: Sequence[Row],
     baseline: Comparison | None = None,
+    signs: Sequence[Signature] = (),
 ) -> list[str]:
-    """A sentence for every rule that is met. Raises UsageError for what does not exist."""
+    """A sentence for every rule that is met. Raises UsageError for what does not exist.
+
+    signs: of failure, see `report.failures.find_signatures`.
+    """
     found = []
     for rule in rules:
         if rule.sign == MET:
-            found += _signature(rule, find_signatures(results, rows))
+            found += _signature(rule, signs)
         elif rule.quantity == "outside":
             found += _outside(rule, baseline)
         elif rule.quantity in COUNTS:

@@ -143,7 +143,7 @@ def compare(baseline: Baseline, results: Results, alarm: float = ALARM) -> Compa
     common, ours, theirs = np.intersect1d(results.steps, baseline.steps, return_indices=True)
     usable = results.usable[ours]
     common, ours, theirs = common[usable], ours[usable], theirs[usable]
-    values = np.array([values_of(results, series)[ours] for series in baseline.series])
+    values = _taken(baseline.name, results, baseline.series)[:, ours]
     whole = np.full((len(baseline.series), len(baseline.steps)), np.nan)
     whole[:, theirs] = values
     found = outside(band, whole)[:, theirs]
@@ -170,7 +170,7 @@ def _joined(name: str, kept: Baseline | None, results: Results) -> Baseline:
     """A baseline with one more run, at the steps that all have; a run of that path is replaced."""
     steps = results.steps[results.usable]
     series = kept.series if kept else tuple(series_of(results))
-    values = np.array([values_of(results, s)[results.usable] for s in series])
+    values = _taken(name, results, series)[:, results.usable]
     here = str(results.path.resolve())
     if kept is None:
         return Baseline(name, (here,), series, steps, values[None])
@@ -185,6 +185,19 @@ def _joined(name: str, kept: Baseline | None, results: Results) -> Baseline:
     runs = (*(kept.runs[i] for i in others), here)
     stacked = np.concatenate([kept.values[others][..., old], values[None][..., new]])
     return Baseline(name, runs, series, common, stacked)
+
+
+def _taken(name: str, results: Results, series: Sequence[str]) -> np.ndarray:
+    """The series of a run that a baseline has: [series, step]."""
+    derived = set(series_of(results))
+    lacking = {s.rpartition("/")[2] for s in series if "/" in s and s not in derived}
+    if lacking:
+        raise UsageError(
+            f"baseline {name!r} needs {', '.join(sorted(lacking))}, which was not asked of the run",
+            path=results.path,
+            remedy="ndt-analyze RUN " + " ".join(f"--metrics {metric}" for metric in METRICS),
+        )
+    return np.array([values_of(results, one) for one in series])
 
 
 def series_of(results: Results) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 SERIES_KEYS = {
-    "space": "activations or weights",
+    "space": "activations, weights or model",
     "layer": "module path, or name of the parameter",
-    "metric": "dimensionality metric",
+    "metric": "dimensionality metric, or what a measure returned",
 }
 COLUMNS: dict[str, dict[str, str]] = {
     "series": {

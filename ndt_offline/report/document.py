@@ -11,11 +11,13 @@
     transitions, events, phases, fits, couplings, sweep
                   tables as lists of rows: columns as in `report.columns.COLUMNS`
     notes         sentences; problems: {what, path, step, remedy} of what could not be used
+    signs         of failure: {name, where, step, words}
     alerts        rules of --fail-on that were met, as sentences
     baseline      null, or {baseline, runs, rate, critical, series, steps, departures: [{series,
                   step, value, low, high, deviation, worst, share}]}: where it leaves the bands
 
-null stands for a number that does not exist. Analysing several paths prints a list of documents.
+null stands for a number that does not exist. Analysing several paths prints a list of documents;
+--watch prints one after another.
 The series' values over the steps are not in it: `ndt-offline export`, or the store itself.
 """
 
@@ -28,6 +30,7 @@ from typing import Any, Protocol
 
 from ndt_offline import __version__
 from ndt_offline.report.baselines import Comparison
+from ndt_offline.report.failures import Signature
 from ndt_offline.report.summary import Row
 from ndt_offline.report.tidy import rows_of, tidy_table
 from ndt_offline.store.results import Results
@@ -54,6 +57,8 @@ class Analysis(Protocol):
     def problems(self) -> Sequence[Any]: ...
     @property
     def notes(self) -> Sequence[str]: ...
+    @property
+    def signs(self) -> Sequence[Signature]: ...
     @property
     def alerts(self) -> Sequence[str]: ...
     @property
@@ -82,6 +87,7 @@ def document_of(analysis: Analysis) -> dict[str, Any]:
         **{name: rows_of(tidy_table(store, name)) for name in TABLES},
         "notes": list(analysis.notes),
         "problems": [asdict(p) if is_dataclass(p) else dict(p) for p in analysis.problems],  # type: ignore[arg-type]
+        "signs": [asdict(sign) for sign in analysis.signs],
         "alerts": list(analysis.alerts),
         "baseline": asdict(analysis.baseline) if analysis.baseline else None,
     }

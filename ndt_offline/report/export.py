@@ -12,7 +12,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.table import printable
 from ndt_offline.report.tidy import Table, rows_of, tidy_table
-from ndt_offline.store.results import SPACES, Results
+from ndt_offline.store.results import SPACES, WHOLE, Results
 from ndt_offline.store.whole_file import replacing
 
 FORMATS = ("csv", "json", "netcdf")
@@ -53,14 +53,16 @@ def safe_cell(value: Any) -> Any:
 
 
 def write_netcdf(results: Results, path: Path) -> Path:
-    """Metrics [step, layer] of both spaces, and signals [step], as one NetCDF file."""
+    """Series [step, layer] of every space, and signals [step], as one NetCDF file."""
     xarray = _xarray()
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {"step": results.steps}
-    for name, space in zip(SPACES, results.spaces, strict=True):
+    for name in (*SPACES, WHOLE.kind):
         axis = f"{name}_layer"
-        coordinates[axis] = [printable(layer.name) for layer in space.layers]
-        for metric in results.metric_names(name):
+        metrics = results.metric_names(name)
+        if metrics or name in SPACES:
+            coordinates[axis] = [printable(layer.name) for layer in results.layers(name)]
+        for metric in metrics:
             about = {"long_name": f"{metric} of {name}", "units": "1"}
             values = results.metric(name, metric)
             variables[f"{name}_{metric}"] = (("step", axis), values, about)

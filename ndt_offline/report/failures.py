@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ndt_offline.relate import signatures as rules
-from ndt_offline.relate.signatures import Onset, Series, Signature
+from ndt_offline.relate.signatures import Onset, Series
 from ndt_offline.store.results import Results
 
 Row = dict[str, Any]
@@ -22,6 +23,16 @@ _WORDS = {
     "dying": "a tenth more of the units are dead than ever in the first quarter, to the end",
     "overfitting": "the second probe's loss rises by over 10 % while the first probe's falls",
 }
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A rule that was met: by which series, from which training step on, and why in words."""
+
+    name: str
+    where: str
+    step: int
+    words: str
 
 
 def find_signatures(results: Results, rows: Sequence[Row]) -> list[Signature]:

@@ -10,7 +10,6 @@ Ito, which colour-blind readers can tell apart. Names are drawn as they are: no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -252,9 +251,3 @@ def labelled(metric: str) -> str:
     """An axis' label: the metric and its unit."""
     unit = unit_of(metric)
     return f"{metric} ({unit})" if unit else metric
-
-
-PLOTS: dict[str, Callable[..., Axes]] = {
-    "series": plot_series, "spectrum": plot_spectrum, "spaces": plot_spaces,
-    "couplings": plot_couplings, "sweep": plot_sweep, "rates": plot_rates,
-}  # fmt: skip

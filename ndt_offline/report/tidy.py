@@ -18,13 +18,8 @@ from ndt_offline.store.tables import read_table
 Table = dict[str, np.ndarray]
 
 
-def tidy_tables(results: Results) -> dict[str, Table]:
-    """Every table of `COLUMNS` that the store holds, as {column: array [row]}."""
-    return {name: tidy_table(results, name) for name in COLUMNS}
-
-
 def tidy_table(results: Results, name: str) -> Table:
-    """One table of `COLUMNS`; without rows where the store has no such answer."""
+    """One table of `COLUMNS`, {column: array [row]}; no rows where the store has no such answer."""
     if name not in COLUMNS:
         raise UsageError(f"table {name!r} is not known", remedy=nearest(name, COLUMNS))
     known = _BUILDERS[name](results)

@@ -11,7 +11,7 @@ there is one. Nothing here runs what a file says; pickles are listed and left to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,17 +40,28 @@ def discover(folder: Path) -> tuple[list[Entry], list[Problem]]:
 
 def by_step(units: Iterable[Unit], problems: list[Problem]) -> dict[int, Unit]:
     """The unit of each step, by step; one that has none, or the same as another, is a problem."""
+    pairs = ((unit, unit.step) for unit in units)
+    found = first_of_each(pairs, problems, "its name", lambda unit: "/".join(unit.names))
+    return dict(sorted(found.items()))
+
+
+def first_of_each(
+    pairs: Iterable[tuple[Unit, int | None]],
+    problems: list[Problem],
+    places: str,
+    name: Callable[[Unit], str],
+) -> dict[int, Unit]:
+    """From units and their steps, looked for in `places`: the first unit of each step."""
     found: dict[int, Unit] = {}
-    for unit in units:
-        step = unit.step
+    for unit, step in pairs:
         if step is None:
-            problems.append(Problem("no step in its name; left out", str(unit.path)))
+            problems.append(Problem(f"no step in {places}; left out", str(unit.path)))
         elif step in found:
-            what = f"has the same step as {'/'.join(found[step].names)}; left out"
+            what = f"has the same step as {name(found[step])}; left out"
             problems.append(Problem(what, str(unit.path), step, "give each step one file"))
         else:
             found[step] = unit
-    return dict(sorted(found.items()))
+    return found
 
 
 def entries_of(folder: Path, units: dict[int, Unit], problems: list[Problem]) -> list[Entry]:

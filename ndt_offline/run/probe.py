@@ -21,6 +21,7 @@ from ndt_offline.run import checkpoint, container
 from ndt_offline.run.regular import read_regular
 from ndt_offline.run.tensors import to_torch
 
+IGNORED = -100  # a label that no loss counts
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 
 

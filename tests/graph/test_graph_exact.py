@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from graph_zoo import ZOO, exported
+from live_model import verify_layers
 from torch import nn
 
 from ndt_offline.graph import load_graph
-from ndt_offline.graph.comparing import verify_layers
 
 # Fused kernels of eager mode that a graph has no part in: nn.TransformerEncoder's fast path is
 # switched off by the hooks of the comparison, so nothing is expected to differ.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from graph_zoo import ZOO
+from live_model import verify_graph
 from torch import nn
 
 from ndt_offline.errors import RefusedError, UsageError
 from ndt_offline.graph import export_graph
-from ndt_offline.graph.comparing import verify_graph
 from ndt_offline.graph.layers import choose_layers
 from ndt_offline.graph.models import frozen_copy, load_factory, plain_name, unwrap
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from live_model import verify_layers
 
 from ndt_offline.graph import export_graph, load_graph
-from ndt_offline.graph.comparing import verify_layers
 from ndt_offline.graph.layers import choose_layers
 
 transformers = pytest.importorskip("transformers")

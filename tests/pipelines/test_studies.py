@@ -163,3 +163,12 @@ def test_failures_are_watched_for(load, tmp_path: Path, monkeypatch: pytest.Monk
 def test_alarms_are_told_from_false_ones(load) -> None:
     study = load("monitoring")
     assert study.cell([500.0, float("nan"), 100.0], 400) == "1/3, after 100; 1 false before"
+    assert study.cell([400.0], 400) == "0/1; 1 false before"  # nothing was changed yet
+
+
+def test_an_alarm_does_not_know_what_comes_later(load) -> None:
+    around = load("around")
+    values = np.random.default_rng(0).standard_normal(60)
+    whole = around.trailing_median(values)
+    assert all(around.trailing_median(values[:n])[-1] == whole[n - 1] for n in range(1, 61))
+    assert whole[30] == np.median(values[22:31])

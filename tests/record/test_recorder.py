@@ -37,6 +37,19 @@ def trained(run: Path, count: int, model: nn.Module | None = None, **options: ob
     return states
 
 
+def trained_without_writer(run: Path) -> tuple[Recorder, subprocess.Popen, dict[int, str]]:
+    """30 updates recorded while the writer's process is stopped, and the states as above."""
+    model = make_model()
+    record = Recorder(run, model, every=1)
+    process = record._delivery._handover._process
+    os.kill(process.pid, signal.SIGSTOP)
+    states = {0: digest(model)}
+    for loss in updates(model, 30):
+        record(loss=loss)
+        states[record.step] = digest(model)
+    return record, process, states
+
+
 def recorded(run: Path) -> dict[int, str]:
     opened = open_run(run)
     assert opened.problems == []
@@ -161,14 +174,7 @@ def test_a_forked_copy_does_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_ring_means_raw_files_and_nothing_is_lost(tmp_path: Path) -> None:
-    model = make_model()
-    record = Recorder(tmp_path / "run", model, every=1)
-    process = record._delivery._handover._process
-    os.kill(process.pid, signal.SIGSTOP)
-    states = {0: digest(model)}
-    for loss in updates(model, 30):
-        record(loss=loss)
-        states[record.step] = digest(model)
+    record, process, states = trained_without_writer(tmp_path / "run")
     os.kill(process.pid, signal.SIGCONT)
     record.close()
     summary = record.summary()
@@ -181,19 +187,13 @@ def test_a_full_ring_means_raw_files_and_nothing_is_lost(tmp_path: Path) -> None
 
 
 def test_raw_ones_are_coded_while_training_pauses(tmp_path: Path, monkeypatch) -> None:
-    model = make_model()
-    record = Recorder(tmp_path / "run", model, every=1)
-    process = record._delivery._handover._process
-    os.kill(process.pid, signal.SIGSTOP)
-    for loss in updates(model, 30):
-        record(loss=loss)
+    record, process, states = trained_without_writer(tmp_path / "run")
     os.kill(process.pid, signal.SIGCONT)
     raw = tmp_path / "run" / "attempts" / "0001" / "raw"
     end = time.monotonic() + 60
     while list(raw.iterdir()) and time.monotonic() < end:
         time.sleep(0.05)
     assert list(raw.iterdir()) == []
-    states = {record.step: digest(model)}
     record.close()
     found = recorded(tmp_path / "run")
     assert list(found) == list(range(31)) and found[30] == states[30]

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndt_offline.errors import UsageError
-from ndt_offline.relate.signatures import Signature
-from ndt_offline.report import alerts
 from ndt_offline.report.alerts import check_rules, parse_rule
+from ndt_offline.report.failures import Signature
 
 from .conftest import Made
 
@@ -36,15 +35,14 @@ def test_rules_compare_what_was_found(made: Made, text: str, met: list[str]) -> 
         assert part in said and said.startswith(text)
 
 
-def test_a_signature_is_a_rule_by_itself(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signature_is_a_rule_by_itself(made: Made) -> None:
     found = [
         Signature("collapse", "activations/fc2/effective_rank", 40, "it fell"),
         Signature("spike", "loss", 10, "it jumped"),
     ]
-    monkeypatch.setattr(alerts, "find_signatures", lambda results, rows: found)
 
     def said(text: str) -> list[str]:
-        return check_rules([parse_rule(text)], made.results, made.table)
+        return check_rules([parse_rule(text)], made.results, made.table, signs=found)
 
     assert len(said("collapse")) == len(said("collapse(fc2)")) == len(said(" spike ")) == 1
     assert "fc2" in said("collapse(activations/fc2/*)")[0] and "step 40" in said("collapse")[0]

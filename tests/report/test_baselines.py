@@ -87,18 +87,32 @@ def test_from_the_command_line(
     assert "no baseline 'tiny'" in capsys.readouterr().err
 
 
-def test_rows_are_those_of_the_band(healthy: list[Path]) -> None:
+def test_rows_are_those_of_the_band(healthy: list[Path], tmp_path: Path) -> None:
     (kept,) = baselines.add("tiny", [open_results(run) for run in healthy[:5]])
     assert kept.values.shape == (5, len(kept.series), 31)
-    new = open_results(healthy[5])
+    new = open_results(train(tmp_path / "odd", 9, rate=0.3))
     found = baselines.compare(kept, new)
     band = kept.band()
-    at = kept.series.index("weights/0.weight/effective_rank")
-    series = new.series("weights", "0.weight", "effective_rank")
+    at = kept.series.index("probe_loss")
+    series = new.signal("probe_loss")
     away = (series < band.low[at]) | (series > band.high[at])
-    rows = [row for row in found.departures if row["series"] == kept.series[at]]
-    assert bool(rows) == away.any()
+    (row,) = [row for row in found.departures if row["series"] == kept.series[at]]
+    assert row["step"] == new.steps[away][0]
+    assert row["share"] == pytest.approx(away.mean())
     assert found.rate == pytest.approx(1 / 6)
+
+
+def test_a_run_without_its_series_is_told_to_derive_them(
+    healthy: list[Path], tmp_path: Path
+) -> None:
+    baselines.add("tiny", [open_results(run) for run in healthy[:3]])
+    question = QUICK | {"metrics": ("participation_ratio",), "out": tmp_path / "other.zarr"}
+    with pytest.raises(UsageError, match="needs effective_rank, stable_rank") as caught:
+        analyze(healthy[4], baseline="tiny", **question)
+    assert "--metrics stable_rank --metrics effective_rank" in str(caught.value.remedy)
+    lacking = open_results(tmp_path / "other.zarr")
+    with pytest.raises(UsageError, match="needs effective_rank, stable_rank"):
+        baselines.add("tiny", [lacking])
 
 
 def test_architectures_are_kept_apart(healthy: list[Path], tmp_path: Path) -> None:

@@ -11,17 +11,16 @@ from rich.console import Console
 from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.document import TABLES, document_of
 from ndt_offline.report.table import phases_cell, print_table
-from ndt_offline.report.tidy import rows_of, tidy_tables
+from ndt_offline.report.tidy import rows_of, tidy_table
 
 from .conftest import HOSTILE, Made
 
 
 def test_planted_step_is_in_every_table(made: Made) -> None:
-    tables = tidy_tables(made.results)
-    found = rows_of(tables["transitions"])
+    found = rows_of(tidy_table(made.results, "transitions"))
     assert [(r["space"], r["layer"], r["step"]) for r in found] == [("activations", "fc1", 1000)]
     assert abs(found[0]["size"] - 1.0) < 0.02
-    events = rows_of(tables["events"])
+    events = rows_of(tidy_table(made.results, "events"))
     assert [e["step"] for e in events] == [1000]
     assert events[0]["members"] == "activations/fc1/stable_rank"
     counts = {(r["space"], r["layer"]): r["transitions"] for r in made.table}
@@ -32,7 +31,7 @@ def test_planted_step_is_in_every_table(made: Made) -> None:
 
 
 def test_series_are_the_stored_ones_row_by_row(made: Made) -> None:
-    rows = tidy_tables(made.results)["series"]
+    rows = tidy_table(made.results, "series")
     mine = (rows["space"] == "weights") & (rows["layer"] == "fc2.weight")
     s = made.results.spectra("weights")[:, 1]
     assert np.array_equal(rows["step"][mine], made.results.steps)
@@ -40,8 +39,8 @@ def test_series_are_the_stored_ones_row_by_row(made: Made) -> None:
 
 
 def test_every_column_is_explained(made: Made) -> None:
-    for name, table in tidy_tables(made.results).items():
-        unknown = set(table) - set(COLUMNS[name])
+    for name, columns in COLUMNS.items():
+        unknown = set(tidy_table(made.results, name)) - set(columns)
         assert not unknown, (name, unknown)
 
 
