@@ -7,6 +7,7 @@ ask for beyond numbers and known names is refused by name.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError, UsageError
 from ndt_offline.graph.guards import physical_memory
+from ndt_offline.run.regular import read_regular
 
 if TYPE_CHECKING:
     import torch
@@ -56,12 +58,11 @@ def model_of_config(path: Path) -> torch.nn.Module:
 
 def _body(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG + 1)
-        if len(data) > MAX_CONFIG:
-            raise RefusedError(f"larger than {MAX_CONFIG} bytes", path=path, remedy=REMEDY)
-        body = json.loads(data)
+        body = json.loads(read_regular(path, MAX_CONFIG))
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            what = f"larger than {MAX_CONFIG} bytes"
+            raise RefusedError(what, path=path, remedy=REMEDY) from None
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"is not JSON: {str(error)[:100]}", path=path) from None

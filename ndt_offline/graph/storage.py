@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph.document import Document, Slot, Value, dump
 from ndt_offline.graph.parsing import MAX_BYTES, parse
+from ndt_offline.run.regular import read_regular
 
 if TYPE_CHECKING:
     import torch
@@ -84,13 +86,11 @@ def _write(path: Path, data: bytes) -> None:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return read_regular(path, limit)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RefusedError(f"the file is larger than {limit} bytes", path=path) from None
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
-    if len(data) > limit:
-        raise RefusedError(f"the file is larger than {limit} bytes", path=path)
-    return data
 
 
 def constants_reader(document: Document, path: Path) -> Callable[[], dict[str, Any]]:

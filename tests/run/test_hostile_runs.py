@@ -10,6 +10,7 @@ import pytest
 from test_packing import LAYOUT, contents, record, run_cli
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
+from ndt_offline.graph import load_graph
 from ndt_offline.record.attempts import history
 from ndt_offline.run import checkpoint, codec, container, journal, packing
 from ndt_offline.run.identity import crc32c, hex8
@@ -264,7 +265,7 @@ def test_a_hostile_log_of_others(tmp_path: Path, row: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-@pytest.mark.parametrize("what", ["checkpoint", "journal", "layout", "about", "probe"])
+@pytest.mark.parametrize("what", ["checkpoint", "journal", "layout", "about", "probe", "graph"])
 def test_a_pipe_is_never_waited_for(tmp_path: Path, what: str) -> None:
     run = tmp_path / "run"
     attempt = record(run, range(2))
@@ -275,6 +276,7 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path, what: str) -> None:
         "layout": run / "layouts" / f"{LAYOUT.key}.json",
         "about": attempt / "attempt.json",
         "probe": run / "probe.safetensors",
+        "graph": run / "graph.json",
     }[what]
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -283,6 +285,9 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path, what: str) -> None:
     if what == "probe":
         with pytest.raises(DamagedError, match="not a regular file"):
             load_probe(path)
+    elif what == "graph":
+        with pytest.raises(DamagedError, match="not a regular file"):
+            load_graph(run)
     else:
         assert told and all("regular" in problem.what for problem in told)
 
