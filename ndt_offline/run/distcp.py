@@ -149,11 +149,15 @@ def _tensor(
     if covered != math.prod(shape):
         raise ValueError(f"pieces of {covered} elements for shape {shape}")
     whole = np.empty((*shape, ITEMSIZE[dtype]), np.uint8)
+    filled = np.zeros(shape, np.bool_)
     for start, values in pieces:
         place = tuple(slice(a, a + n) for a, n in zip(start, values.shape[:-1], strict=True))
         if any(s.start < 0 or s.stop > n for s, n in zip(place, shape, strict=True)):
             raise ValueError(f"a piece at {start} lies outside shape {shape}")
         whole[place] = values
+        filled[place] = True
+    if not filled.all():
+        raise ValueError(f"pieces lie over each other and leave gaps in shape {shape}")
     return dtype, shape, whole.reshape(-1)
 
 

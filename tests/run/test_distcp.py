@@ -6,14 +6,17 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
 from ndt_offline import analyze, open_run
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
+from ndt_offline.run import distcp
 from ndt_offline.run.distcp import read_metadata
 
 
@@ -145,6 +148,15 @@ def test_damaged_pieces_and_pickles_in_them(tmp_path: Path) -> None:
     data.write_bytes(bytes(len(whole)))
     with pytest.raises(DamagedError, match="a piece is not readable"):
         open_run(tmp_path).checkpoint(2)
+
+
+def test_pieces_that_lie_over_each_other_leave_a_gap_and_are_refused(monkeypatch) -> None:
+    """As many elements as the tensor has, but not each of them: the rest would be any memory."""
+    pieces = iter([((0,), np.ones((2, 4), np.uint8)), ((1,), np.ones((2, 4), np.uint8))])
+    monkeypatch.setattr(distcp, "_piece", lambda *given: next(pieces))
+    about = SimpleNamespace(properties=SimpleNamespace(args=["float32"]), size=(4,))
+    with pytest.raises(ValueError, match="gaps"):
+        distcp._tensor(about, [(None, None)] * 2, {})
 
 
 def test_every_flipped_byte_of_metadata_is_found_or_harmless(tmp_path: Path) -> None:
