@@ -5,7 +5,7 @@
 
 The innermost name decides that has a word for steps, or one for epochs (the axis then counts
 epochs), or that is a folder whose name is a number; last the last number of the file's name.
-`10k` and `0.5` are no steps: they are refused, never read as 10 and as 5.
+`10k`, `0.5` and `1e3` are no steps: they are refused, never read as 10, as 0 and as 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ndt_offline.run.journal import MAX_STEP
 
-_END = r"(\d+)(?![\d.]*[kKmM](?![A-Za-z]))"
+_END = r"(\d+)(?![\d.]*[kKmM](?![A-Za-z]))(?!\d|\.\d|[eE][-+]?\d)"
 _BEFORE = r"(?:^|[^a-z])"
 _WORDS = (
     rf"{_BEFORE}(?:global[-_ ]?step|steps?|iters?|iterations?|updates?)[-_=. ]?{_END}",
@@ -23,7 +23,7 @@ _WORDS = (
     rf"{_BEFORE}(?:epochs?|ep)[-_=. ]?{_END}",
 )
 _SAID = tuple(re.compile(word, re.IGNORECASE | re.ASCII) for word in _WORDS)
-_LAST = re.compile(rf"(?<!\d)(?<!\d[.eE]){_END}(?!.*\d)", re.ASCII)
+_LAST = re.compile(rf"(?<!\d)(?<!\d[.eE])(?<!\d[eE][-+]){_END}(?!.*\d)", re.ASCII)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$", re.ASCII)
 MAX_NAME = 255
 _SUFFIXES = (".safetensors", ".index.json", ".ckpt", ".pth", ".pt", ".bin")

@@ -25,8 +25,8 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 DEPTH, MOST = 3, 200_000  # folders below the given one; names looked at
 # What stands beside a model's weights and is none.
 _BESIDE = re.compile(
-    r"(optim|scheduler|scaler|sampler|rng_state|random_states|training_args|dataloader|ema|"
-    r"trainer_state|loss_)",
+    r"(optim(izer)?|scheduler|scaler|sampler|rng_state|random_state|training_arg|dataloader|ema|"
+    r"trainer_state|loss_(history|scaler|curve|log|value))s?(?-i:(?![a-z]))",
     re.IGNORECASE,
 )
 
@@ -71,6 +71,9 @@ def _look(folder: Path, names: tuple[str, ...], found: Survey) -> None:
         for path in sorted(folder.iterdir(), key=lambda p: p.name):
             found.seen += 1
             if found.seen > MOST:
+                if found.seen == MOST + 1:  # said once; other folders come here too
+                    what = f"holds more than {MOST} names; the rest was left out"
+                    found.problems.append(Problem(what, str(folder), None, "give a smaller folder"))
                 break
             if path.name == METADATA or not path.name.startswith("."):
                 if path.is_dir():
@@ -79,10 +82,6 @@ def _look(folder: Path, names: tuple[str, ...], found: Survey) -> None:
                     files[path.name] = path
     except OSError as error:
         found.problems.append(Problem(f"cannot be listed: {error.strerror}", str(folder)))
-        return
-    if found.seen > MOST:
-        what = f"holds more than {MOST} names; the rest was left out"
-        found.problems.append(Problem(what, str(folder), remedy="give a smaller folder"))
         return
     data = tuple(path for name, path in files.items() if name.endswith(DATA))
     if METADATA in files and data:
@@ -132,4 +131,6 @@ def _chosen(files: list[str], names: tuple[str, ...]) -> list[str]:
     """The files that hold weights: in a folder of one step, the whole model where there is one."""
     files = [name for name in files if not _BESIDE.match(name)]
     whole = [name for name in files if stem(name) in WHOLE]
-    return whole[:1] if whole and step_in(names, file=False) is not None else files
+    if not whole or step_in(names, file=False) is None:
+        return files
+    return [min(whole, key=lambda name: WHOLE.index(stem(name)))]

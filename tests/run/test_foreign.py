@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from ndt_offline import analyze, open_run
 from ndt_offline.errors import DamagedError, RefusedError, UsageError
+from ndt_offline.run import units
 from ndt_offline.run.naming import step_in
 from ndt_offline.run.shards import read_index
 
@@ -56,6 +57,14 @@ def sharded(folder: Path, step: int, index: dict[str, str] | None = None) -> Non
         ("model-0.987.safetensors", None),
         ("last.safetensors", None),
         (f"step_{2**50}.safetensors", None),
+        ("step_0.5.safetensors", None),
+        ("epoch_1.5.safetensors", None),
+        ("step=1e3.safetensors", None),
+        ("step_15e-3.safetensors", None),
+        ("step_5.2.safetensors", None),  # of two numbers nobody can say which
+        ("epoch_12-acc_0.93.safetensors", 12),
+        ("step_5.v2.safetensors", 5),
+        ("step_12epoch3.safetensors", 12),
     ],
 )
 def test_steps_from_names(path: str, step: int | None) -> None:
@@ -168,6 +177,36 @@ def test_everything_unusable_is_listed_with_a_reason(tmp_path: Path) -> None:
     assert said.pop("step_1.safetensors") == "has the same step as step_1.safetensors; left out"
     assert "without the index" in said.pop("model-00001-of-00002.safetensors")
     assert "not opened" in said.pop("step_9.pt") and not said
+
+
+def test_names_that_only_begin_like_an_optimizers(tmp_path: Path) -> None:
+    weights_ = ("email_step_1", "loss_landscape_step_2", "optimal_step_3", "schedule_step_4")
+    others = ("ema_step_5", "optimizer_step_6", "optim-7", "loss_history_8", "rng_states_9")
+    for name in (*weights_, *others, "lossless_step_10"):
+        write(tmp_path / f"{name}.safetensors", 1)
+    assert open_run(tmp_path).steps == [1, 2, 3, 4, 10]
+
+
+def test_of_several_models_the_whole_one_is_taken(tmp_path: Path) -> None:
+    for name in ("adapter_model", "consolidated", "model", "pytorch_model"):
+        write(tmp_path / f"checkpoint-1/{name}.safetensors", 1)
+    (entry,) = open_run(tmp_path).entries
+    assert entry.path is not None and entry.path.name == "model.safetensors"
+
+
+def test_beyond_the_limit_what_was_seen_counts_and_it_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(10):
+        write(tmp_path / f"step_{step}.safetensors", step)
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}/step_77.safetensors", 77)
+    monkeypatch.setattr(units, "MOST", 8)
+    run = open_run(tmp_path)
+    assert run.steps == [0, 1, 2, 3, 4]  # a, b and c come first
+    assert [problem.what for problem in run.problems] == [
+        "holds more than 8 names; the rest was left out"
+    ]
 
 
 def test_pickles_alone_say_how_they_are_read(tmp_path: Path) -> None:
