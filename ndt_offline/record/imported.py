@@ -22,13 +22,14 @@ from ndt_offline.record.snapshot import layout_of
 from ndt_offline.record.writer import Writer
 from ndt_offline.run import foreign
 from ndt_offline.run.attempt import Attempt, Entry, Problem, folders, read_attempt
-from ndt_offline.run.layout import ITEMSIZE, Layout, Vectors
+from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import Decoder
 from ndt_offline.run.tensors import to_torch
-from ndt_offline.run.units import PICKLES, Unit, survey
+from ndt_offline.run.units import Unit, survey
 
 MARK = "imported"  # in an attempt's description: it has no training behind it
+AGAIN = "import all into an empty directory"
 Told = Callable[[int, int], None]  # checkpoints done, of how many
 
 
@@ -71,7 +72,10 @@ def import_checkpoints(
 
 
 def find(sources: Iterable[Path], key: str | None, problems: list[Problem]) -> list[Entry]:
-    """The checkpoints of all sources by step; a pickle's own step counts more than its name."""
+    """The checkpoints of all sources by step.
+
+    A pickle's own step counts more than its name, an epoch inside it less.
+    """
     units: list[Unit] = []
     homes: list[Path] = []
     for source in sources:
@@ -88,10 +92,12 @@ def find(sources: Iterable[Path], key: str | None, problems: list[Problem]) -> l
     pairs = _steps(units, key, said, problems)
     places = "it or in its name"
     chosen = foreign.first_of_each(pairs, problems, places, lambda unit: str(unit.path))
-    logged = _logged(list(chosen.values()), homes, problems)
+    chosen = dict(sorted(chosen.items()))
+    entries = foreign.entries_of(homes[0], chosen, problems) if homes else []
+    logged = {entry.step: entry.scalars for entry in entries}
     return [
         Entry(step, 0, unit.path, scalars={**logged.get(step, {}), **said[step]}, parts=unit.parts)
-        for step, unit in sorted(chosen.items())
+        for step, unit in chosen.items()
     ]
 
 
@@ -118,21 +124,14 @@ def _step(unit: Unit, key: str | None) -> tuple[int | None, Mapping[str, float]]
     if not unit.pickled or unit.parts:
         return unit.step, {}
     found = read_pickled(unit.path, key)
-    return (unit.step if found.step is None else found.step), found.scalars
-
-
-def _logged(
-    units: list[Unit], homes: list[Path], problems: list[Problem]
-) -> dict[int, dict[str, float]]:
-    known = {unit.step: unit for unit in units if unit.step is not None}
-    entries = foreign.entries_of(homes[0], dict(sorted(known.items())), problems) if homes else []
-    return {entry.step: dict(entry.scalars) for entry in entries}
+    steps = (found.step, unit.step, found.epoch)
+    return next((step for step in steps if step is not None), None), found.scalars
 
 
 def read_state(entry: Entry, key: str | None = None) -> dict[str, torch.Tensor]:
     """{plain name: tensor} of one checkpoint of others, whatever form it has."""
     assert entry.path is not None
-    if not entry.path.name.removesuffix(".index.json").endswith(PICKLES):
+    if not Unit(entry.path, (entry.path.name,)).pickled:
         decoded = Decoder(entry.path.parent, [entry]).read(entry)
         return plain_state(to_torch(decoded.layout, decoded.vectors))
     state: dict[str, torch.Tensor] = {}
@@ -171,10 +170,10 @@ def _write(
     entries: list[Entry], attempt: Path, out: Path, key: str | None, done: Imported, told: Told
 ) -> None:
     known = read_attempt(attempt).entries
-    late = [entry.step for entry in entries if known and entry.step < max(known)]
-    for step in [step for step in late if step not in known]:
-        what = f"lies before step {max(known)}, which is imported already"
-        done.problems.append(Problem(what, str(out), step, "import all into an empty directory"))
+    newest = max(known, default=-1)
+    for step in [e.step for e in entries if e.step < newest and e.step not in known]:
+        what = f"lies before step {newest}, which is imported already"
+        done.problems.append(Problem(what, str(out), step, AGAIN))
     lock = Lock(attempt / "writer.lock")
     if not lock.take():
         raise UsageError("another import is at work", path=out, remedy="wait until it has ended")
@@ -182,7 +181,7 @@ def _write(
     try:
         for count, entry in enumerate(entries):
             told(count, len(entries))
-            if entry.step in known or entry.step in late:
+            if entry.step <= newest:
                 done.kept += entry.step in known
                 continue
             try:
@@ -194,9 +193,13 @@ def _write(
             keep_layout(out, layout)
             before = writer.counts["stored_bytes"]
             number = len(known) + len(done.steps)
-            writer.write(number, entry.step, layout, vectors, _named(entry.scalars))
+            scalars = _named(entry.scalars)
+            if not writer.write(number, entry.step, layout, vectors, scalars):
+                what = "the run's journal has a line of this step that cannot be used"
+                done.problems.append(Problem(what, str(attempt), entry.step, AGAIN))
+                continue
             done.steps.append(entry.step)
-            done.bytes += sum(ITEMSIZE["uint8"] * len(vector) for vector in vectors.values())
+            done.bytes += layout.nbytes
             done.stored += writer.counts["stored_bytes"] - before
         told(len(entries), len(entries))
         ended = True

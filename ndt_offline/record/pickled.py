@@ -22,7 +22,8 @@ from ndt_offline.run.journal import is_step
 from ndt_offline.run.regular import opened
 
 STATES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
-STEPS = ("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates", "epoch")
+STEPS = ("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates")
+EPOCH = "epoch"  # a step only where nothing else says one
 SCALARS = {"loss": "loss", "train_loss": "loss", "val_loss": "val_loss", "lr": "lr"}
 REMEDY = "save its state dict alone: torch.save(model.state_dict(), ...)"
 _ASKED = re.compile(r"GLOBAL (\S+)")
@@ -31,11 +32,12 @@ PREFIX = "module."  # of DataParallel and DDP
 
 @dataclass(frozen=True)
 class Pickled:
-    """{name: tensor} under plain names; the step and the scalars that stood beside it, if any."""
+    """{name: tensor} under plain names; step, epoch and scalars that stood beside it, if any."""
 
     state: dict[str, torch.Tensor]
     step: int | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
 
 
 def read_pickled(path: Path, key: str | None = None) -> Pickled:
@@ -49,10 +51,11 @@ def read_pickled(path: Path, key: str | None = None) -> Pickled:
     except NdtError as error:
         raise error.at(path=path) from None
     said = body if isinstance(body, Mapping) else {}
-    step = next((int(said[name]) for name in STEPS if is_step(_number(said.get(name)))), None)
+    whole = {name: int(said[name]) for name in (*STEPS, EPOCH) if is_step(_number(said.get(name)))}
+    step = next((whole[name] for name in STEPS if name in whole), None)
     values = {ours: _number(said.get(name)) for name, ours in SCALARS.items() if name in said}
     scalars = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}
-    return Pickled(state, step, scalars)
+    return Pickled(state, step, scalars, whole.get(EPOCH))
 
 
 def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -65,9 +68,10 @@ def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _load(path: Path) -> Any:
     try:
-        with opened(path), warnings.catch_warnings():  # a regular file, not a pipe
+        with opened(path) as (file, _), warnings.catch_warnings():  # a regular file, not a pipe
             warnings.simplefilter("ignore")
-            return _unpickled(path)
+            # Not mapped: a training may write the file anew meanwhile.
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
         raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
     except MemoryError:
@@ -81,15 +85,6 @@ def _load(path: Path) -> Any:
         said = " ".join(str(error).split())[:120]
         what = f"is not readable as a checkpoint: {type(error).__name__}: {said}"
         raise DamagedError(what, path=path) from None
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):  # files of older versions cannot be mapped
-            raise
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _state(body: Any, key: str | None) -> dict[str, torch.Tensor]:

@@ -43,10 +43,13 @@ class Writer:
 
     def write(
         self, number: int, step: int, layout: Layout, vectors: Vectors, scalars: Mapping[str, Any]
-    ) -> None:
-        """Store one checkpoint; number: how many of the attempt came before it, stored or not."""
+    ) -> bool:
+        """Store one checkpoint; number: how many of the attempt came before it, stored or not.
+
+        False where the journal has a line of the step already.
+        """
         if step in self._done:
-            return
+            return False
         segment = self._segment
         if not segment.holds(number, step, layout):
             self._syncer.flush()
@@ -65,6 +68,7 @@ class Writer:
         self._append("checkpoint", step, done, extra)
         self._count("checkpoint", done.size, layout.nbytes)
         self._segment = segment.after(step, vectors)
+        return True
 
     def adopt_raw(self, layout_of: Callable[[str], Layout]) -> None:
         """Journal every raw file that has no line yet; one that is damaged counts as dropped."""

@@ -18,6 +18,7 @@ from ndt_offline.errors import DamagedError, RefusedError, UsageError
 from ndt_offline.record import imported
 from ndt_offline.record.imported import import_checkpoints
 from ndt_offline.record.pickled import read_pickled
+from ndt_offline.run import journal
 
 
 def state(step: int) -> dict[str, torch.Tensor]:
@@ -46,7 +47,7 @@ class Evil:
         (lambda s: s, None),
         (lambda s: {"state_dict": s, "global_step": 12, "epoch": 3}, 12),
         (lambda s: {"model": s, "iteration": torch.tensor(12)}, 12),
-        (lambda s: {"model_state_dict": s, "epoch": 4, "loss": 0.5}, 4),
+        (lambda s: {"model_state_dict": s, "epoch": 4, "loss": 0.5}, None),
         (lambda s: {"net": s, "global_step": -3}, None),
     ],
 )
@@ -57,7 +58,49 @@ def test_where_trainers_put_the_weights(tmp_path: Path, wrap: Any, step: Any, ol
     torch.save(wrap(named), path, _use_new_zipfile_serialization=not old)
     found = read_pickled(path)
     assert set(found.state) == set(state(1)) and found.step == step
+    assert found.epoch == wrap({}).get("epoch")
     assert all(torch.equal(found.state[n], t) for n, t in state(1).items())
+
+
+def test_a_step_in_the_name_counts_more_than_an_epoch_inside(tmp_path: Path) -> None:
+    for step in range(1000, 7000, 1000):
+        torch.save({"model": state(step), "epoch": step // 3000}, tmp_path / f"step_{step}.pt")
+    torch.save({"model": state(7), "epoch": 7}, tmp_path / "last.pt")
+    done = import_checkpoints([tmp_path], tmp_path / "run")
+    assert done.steps == [7, *range(1000, 7000, 1000)] and not done.problems
+
+
+def test_a_pickle_may_be_written_anew_while_it_is_read(tmp_path: Path) -> None:
+    """A mapped file that becomes shorter ends the process."""
+    path = tmp_path / "last.ckpt"
+    torch.save(state(1), path)
+    found = read_pickled(path)
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(path) not in maps.read_text()
+    os.truncate(path, 10)
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in state(1).items())
+
+
+def test_losses_are_looked_up_by_the_steps_that_count(tmp_path: Path) -> None:
+    """The pickle's own step, where the name says another."""
+    torch.save({"model": state(1), "global_step": 10}, tmp_path / "epoch_1.pt")
+    torch.save({"model": state(2), "global_step": 20}, tmp_path / "epoch_2.pt")
+    rows = [{"step": step, "loss": 1 / step} for step in (1, 2, 10, 20)]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    import_checkpoints([tmp_path], tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert run.steps == [10, 20] and run.scalar("loss").tolist() == [0.1, 0.05]
+
+
+def test_a_step_whose_line_is_odd_is_not_said_to_be_imported(tmp_path: Path) -> None:
+    for step in (1, 2):
+        torch.save(state(step), tmp_path / f"step_{step}.pt")
+    import_checkpoints([tmp_path / "step_1.pt"], tmp_path / "run")
+    odd = {"kind": "checkpoint", "step": 2, "file": "x", "size": -1}
+    journal.append(tmp_path / "run" / "attempts" / "0001" / "journal.jsonl", odd)
+    done = import_checkpoints([tmp_path], tmp_path / "run")
+    assert done.steps == [] and done.kept == 1
+    assert [problem.step for problem in done.problems] == [2]
 
 
 def test_lossless_resumable_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +143,13 @@ def test_a_change_on_disk_is_found_when_it_is_read_back(
     torch.save(state(1), tmp_path / "step_1.pt")
     write = imported.Writer.write
 
-    def spoiled(self: Any, *args: Any) -> None:
-        write(self, *args)
+    def spoiled(self: Any, *args: Any) -> bool:
+        stored = write(self, *args)
         (path,) = (self.attempt / "checkpoints").glob("*.safetensors")
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
+        return stored
 
     monkeypatch.setattr(imported.Writer, "write", spoiled)
     done = import_checkpoints([tmp_path / "step_1.pt"], tmp_path / "run")
