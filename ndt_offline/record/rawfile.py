@@ -1,6 +1,6 @@
 """A checkpoint written by the trainer itself, uncoded: the way out when the ring is full.
 
-A valid safetensors file of the plain tensors, in `raw/` of the attempt until it is packed. Its
+A valid safetensors file of the plain tensors, in `raw/` of the attempt until it is coded. Its
 metadata holds what its journal line will say, with a checksum over both weights and words: the
 file can be taken in later, even by the next start, and a torn one is noticed.
 """

@@ -151,7 +151,12 @@ class Recorder:
         return Summary.of(counts, self.policy.count, self.seconds)
 
     def close(self) -> None:
-        """Finish the run: wait for the writer, say what was recorded. Called at exit too."""
+        """Finish the run, say what was recorded. Called at exit too.
+
+        Waits until the writer has coded what was written raw, at most 120 s: after that it warns,
+        and the writer finishes by itself. With `thread=True` raw checkpoints stay raw; `ndt-offline
+        pack` codes them.
+        """
         self._close(self._last)
 
     def __enter__(self) -> Recorder:

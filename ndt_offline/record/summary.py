@@ -17,7 +17,7 @@ class Summary:
     stored_bytes: int  # of the files
     failures: int
     seconds: float  # inside the recorder's calls
-    coding: bool = False  # the writer codes the raw ones when training pauses or has ended
+    coding: bool = False  # the writer codes the raw ones when training pauses and at the end
 
     @classmethod
     def of(cls, counts: Mapping[str, int], failures: int, seconds: float) -> Summary:
