@@ -61,7 +61,7 @@ def code_raw(path: Path) -> Iterator[int]:
     cannot be read stays as it is. OSError where the disk is full: nothing is lost.
     """
     attempt = read_attempt(path)
-    sweep_raw(attempt)
+    sweep(attempt)
     records = {r.get("step"): r for r in attempt.records if "file" in r}
     decoder = Decoder(path.parent.parent, attempt.entries.values())
     chain, written = _Chain(), list[_Coded]()
@@ -83,14 +83,19 @@ def code_raw(path: Path) -> Iterator[int]:
     _settle(attempt, written)
 
 
-def sweep_raw(attempt: Attempt) -> None:
-    """Remove raw files of checkpoints that lie elsewhere: a pass was killed before it did."""
+def sweep(attempt: Attempt) -> None:
+    """Remove files whose checkpoints lie elsewhere: a pass was killed before it did.
+
+    Raw ones that are coded, and those of any kind that are packed.
+    """
+    kept = {entry.path for entry in attempt.entries.values()}
     for record in attempt.records:
         step, file = record.get("step", -1), attempt.path / str(record.get("file", ""))
-        entry = attempt.entries.get(step) if record.get("kind") == "raw" else None
-        if entry is None or file == entry.path or file.parent.name != "raw":
+        entry = attempt.entries.get(step)
+        if entry is None or entry.path is None or file in kept:
             continue
-        if is_own(attempt.path, file, step):
+        moved = file.parent.name == "raw" or entry.offset is not None
+        if moved and is_own(attempt.path, file, step):
             with contextlib.suppress(NdtError):  # a line says so, but the bytes must be there
                 checkpoint.read_bytes(entry)
                 file.unlink(missing_ok=True)

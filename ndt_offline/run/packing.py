@@ -8,7 +8,6 @@ checkpoint is still in one place or the other, and packing again finishes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,22 +17,14 @@ from typing import Any
 from ndt_offline.errors import NdtError
 from ndt_offline.run import checkpoint, codec, container, durable, journal
 from ndt_offline.run.attempt import Attempt, Entry, Problem, read_attempt
-from ndt_offline.run.deferred import code_raw
+from ndt_offline.run.deferred import code_raw, sweep
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Vectors
 from ndt_offline.run.reader import Decoder
-from ndt_offline.run.regular import is_own
 
 LENGTH = 32  # checkpoints in a file
-OWN = (
-    "codec",
-    "layout",
-    "format",
-    "grid",
-    "references",
-    "journal",
-    "deferred",
-)  # metadata of one coding
+# Metadata of one coding.
+OWN = ("codec", "layout", "format", "grid", "references", "journal", "deferred")
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,6 @@ def pack_attempt(path: Path, small: bool = False) -> Iterator[Packed]:
 
     The attempt must have no live writer. A segment that cannot be read is left as it is.
     """
-    sweep(path)
     for _ in code_raw(path):
         pass
     attempt = read_attempt(path)
@@ -77,21 +67,7 @@ def pack_attempt(path: Path, small: bool = False) -> Iterator[Packed]:
     for group in _groups(attempt, small):
         if group:
             yield _pack(attempt, group, decoder, small)
-    sweep(path)
-
-
-def sweep(path: Path) -> None:
-    """Remove files that an earlier line of the journal named and the last one no longer does."""
-    attempt = read_attempt(path)
-    kept = {entry.path for entry in attempt.entries.values()}
-    records = [r for r in attempt.records if r.get("step") in attempt.entries and "file" in r]
-    packed = {record["step"] for record in records if record.get("kind") == "packed"}
-    for record in records:
-        file, step = path / str(record["file"]), record["step"]
-        if step in packed and file not in kept and is_own(path, file, step):
-            with contextlib.suppress(NdtError):  # a line says so, but the bytes must be there
-                checkpoint.read_bytes(attempt.entries[step])
-                file.unlink(missing_ok=True)
+    sweep(read_attempt(path))
 
 
 def _groups(attempt: Attempt, small: bool) -> Iterator[list[_Part]]:

@@ -12,7 +12,8 @@ from test_packing import LAYOUT, contents, record, run_cli
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph import load_graph
 from ndt_offline.record.attempts import history
-from ndt_offline.run import checkpoint, codec, container, journal, packing
+from ndt_offline.run import checkpoint, codec, container, deferred, journal, packing
+from ndt_offline.run.attempt import read_attempt
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.maintain import alone, verify
@@ -57,7 +58,7 @@ def test_packing_deletes_only_files_of_its_own(tmp_path: Path, place: str) -> No
         if line.get("kind") == "packed" and line["step"] == 2:
             last = line
     say(attempt, **last)
-    packing.sweep(attempt)
+    deferred.sweep(read_attempt(attempt))
     assert os.path.lexists(precious)
 
 
@@ -66,7 +67,7 @@ def test_an_original_stays_where_its_packed_file_is_not_readable(tmp_path: Path)
     line = next(r for r in journal.read(attempt / "journal.jsonl").records if r.get("step") == 1)
     gone = "checkpoints/segment_000000000000_000000000001.safetensors"
     say(attempt, **{**line, "kind": "packed", "file": gone, "offset": 0})
-    packing.sweep(attempt)
+    deferred.sweep(read_attempt(attempt))
     assert (attempt / name(1)).exists()
 
 
