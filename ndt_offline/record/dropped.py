@@ -41,7 +41,7 @@ class Dropped:
     def some(self) -> Told:
         """What the next message has room for; `told` when it has gone."""
         some = self._named[:AT_ONCE]
-        while some and len(json.dumps(some)) > ROOM:  # longer alone: it goes without its scalars
+        while some and len(json.dumps(some)) > ROOM:  # one alone goes without its scalars
             some = some[: len(some) // 2] if len(some) > 1 else [(some[0][0], {})]
         return some
 
