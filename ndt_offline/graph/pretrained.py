@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError, UsageError
 from ndt_offline.graph.guards import physical_memory
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph.document import Document, Slot, Value, dump
 from ndt_offline.graph.parsing import MAX_BYTES, parse
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 if TYPE_CHECKING:
     import torch

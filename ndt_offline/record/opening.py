@@ -17,7 +17,7 @@ from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
 from ndt_offline.run.journal import MAX_STEP
 from ndt_offline.run.probe import IGNORED, Probe, probe_bytes
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
 

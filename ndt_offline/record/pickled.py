@@ -19,7 +19,7 @@ import torch
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.graph.models import plain_name
 from ndt_offline.run.journal import is_step
-from ndt_offline.run.regular import opened
+from ndt_offline.storage.regular import opened
 
 STATES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 STEPS = ("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates")

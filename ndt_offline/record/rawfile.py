@@ -17,7 +17,7 @@ from ndt_offline.run import container, durable, journal
 from ndt_offline.run.checkpoint import RAW, Written, gather
 from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.layout import Layout, Vectors
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 FOLDER = "raw"
 

@@ -19,7 +19,7 @@ from typing import Any
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.run import journal
 from ndt_offline.run.layout import MAX_BYTES
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 JOURNAL = "journal.jsonl"
 USUAL = ("loss", "grad_norm")

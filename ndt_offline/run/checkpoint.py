@@ -15,7 +15,7 @@ from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.journal import is_step
 from ndt_offline.run.layout import Layout, Vectors
-from ndt_offline.run.regular import opened
+from ndt_offline.storage.regular import opened
 
 RAW = "raw"  # the value of `codec` in a file of plain tensors
 

@@ -21,8 +21,8 @@ from ndt_offline.run.attempt import Attempt, Entry, read_attempt
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.identity import crc32c, hex8
 from ndt_offline.run.layout import Vectors
+from ndt_offline.run.own import is_own
 from ndt_offline.run.reader import Decoder
-from ndt_offline.run.regular import is_own
 
 LENGTH = 32  # checkpoints of a chain
 BATCH = 16  # checkpoints made durable at a time

@@ -22,7 +22,7 @@ from ndt_offline.errors import DamagedError, NdtError, RefusedError
 from ndt_offline.run import container, layout
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.layout import ITEMSIZE, Layout, Vectors
-from ndt_offline.run.regular import opened, read_regular
+from ndt_offline.storage.regular import opened, read_regular
 
 MAX_METADATA = 2**26
 MODEL = ("model", "module", "state_dict", "model_state_dict")  # where a trainer keeps the model

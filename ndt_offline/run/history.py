@@ -13,7 +13,7 @@ from typing import Any
 
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.journal import is_step, number
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 STATE = "trainer_state.json"
 MAX_STATE, MAX_SCALARS = 2**28, 50

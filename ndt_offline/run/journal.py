@@ -19,7 +19,7 @@ from typing import Any
 
 from ndt_offline.errors import DamagedError
 from ndt_offline.run.identity import crc32c, hex8
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 Record = dict[str, Any]
 

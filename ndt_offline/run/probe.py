@@ -18,8 +18,8 @@ from safetensors.torch import save
 
 from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.run import checkpoint, container
-from ndt_offline.run.regular import read_regular
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.storage.regular import read_regular
 
 IGNORED = -100  # a label that no loss counts
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]

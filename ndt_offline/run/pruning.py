@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ndt_offline.run import journal
 from ndt_offline.run.attempt import Entry
+from ndt_offline.run.own import is_own
 from ndt_offline.run.reader import Run
-from ndt_offline.run.regular import is_own
 
 
 @dataclass(frozen=True)

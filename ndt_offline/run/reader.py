@@ -24,8 +24,8 @@ from ndt_offline.run.attempt import (
 )
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.layout import Layout, Vectors
-from ndt_offline.run.regular import read_regular
 from ndt_offline.storage.location import is_there, locate
+from ndt_offline.storage.regular import read_regular
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from ndt_offline.run import checkpoint, container
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.layout import MAX_TENSORS, Layout, Vectors, check_name
 from ndt_offline.run.naming import MAX_NAME
-from ndt_offline.run.regular import read_regular
+from ndt_offline.storage.regular import read_regular
 
 INDEX = (".safetensors.index.json", ".bin.index.json")
 MAX_INDEX, MAX_FILES = 2**25, 2_000

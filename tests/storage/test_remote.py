@@ -13,9 +13,9 @@ import pytest
 
 from ndt_offline import Recorder, open_run
 from ndt_offline.errors import DamagedError, UsageError
-from ndt_offline.run.regular import opened
 from ndt_offline.storage.faults import redacted
 from ndt_offline.storage.location import files_below, is_remote, local, locate
+from ndt_offline.storage.regular import opened
 from ndt_offline.store.whole_file import replacing
 
 FILES = ["a.txt", "b/1/x.json", "b/1/y.txt", "b/2/x.json", "c/deep/er/z.json"]

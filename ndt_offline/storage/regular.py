@@ -1,14 +1,9 @@
-"""Files of a run: only regular ones are read, only the run's own are deleted.
-
-A pipe or a device under a checkpoint's name would be waited for, or read without end. A journal
-is input: what it names is deleted only where the recorder itself would have put it.
-"""
+"""Only regular files are read: a pipe or a device would be waited for, or read without end."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +12,6 @@ from typing import BinaryIO, cast
 
 from ndt_offline.storage.ranges import RangeReader
 from ndt_offline.storage.remote import Remote
-
-_STEP = r"step_(\d{12,14})"
-_SEGMENT = r"segment_(\d{12,14})_(\d{12,14})(?:_small)?(?:_\d+)?"
-_NAMES = {
-    "checkpoints": re.compile(rf"(?:{_STEP}|{_SEGMENT})\.safetensors", re.ASCII),
-    "raw": re.compile(rf"{_STEP}\.safetensors", re.ASCII),
-}
 
 
 @contextmanager
@@ -58,24 +46,6 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
             return file.read()
     except (MemoryError, OverflowError):
         raise OSError(errno.ENOMEM, "larger than the memory", str(path)) from None
-
-
-def is_own(attempt: Path, path: Path, step: int) -> bool:
-    """Whether this is a file that recording or packing made for `step` of this attempt.
-
-    A real file, directly in the attempt's own folder, by no symbolic link, under a name of ours.
-    """
-    named = _NAMES.get(path.parent.name)
-    match = named.fullmatch(path.name) if named else None
-    if match is None:
-        return False
-    digits = [int(digits) for digits in match.groups() if digits]
-    home = attempt.parent.parent.resolve() / "attempts" / attempt.name / path.parent.name
-    try:
-        real = path.parent.resolve(strict=True) == home and stat.S_ISREG(path.lstat().st_mode)
-    except (OSError, RuntimeError):
-        return False
-    return real and digits[0] <= step <= digits[-1]
 
 
 def _size(handle: int, path: Path) -> int:
