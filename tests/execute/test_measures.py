@@ -19,6 +19,7 @@ from ndt_offline.execute.replay_all import in_process
 from ndt_offline.measure.catalogue import MEASURES, choose_measures
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
+from ndt_offline.report.export import write_netcdf
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
 from tests.conftest import record_small, small_model
@@ -148,6 +149,10 @@ def test_two_probes_and_their_gap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gap, b - a)
     np.testing.assert_array_equal(a, results.signal("probe_loss"))
     assert np.isfinite(gap).all()
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_dataset(write_netcdf(results, tmp_path / "run.nc")) as data:
+        there = data["model_loss_gap"].sel(model_layer="whole").values
+    np.testing.assert_array_equal(there, gap)
 
 
 def test_a_measure_that_is_added_leaves_every_other_file_as_it_is(run_path: Path) -> None:
