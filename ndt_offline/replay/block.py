@@ -153,11 +153,11 @@ class BlockRunner:
         self._replayer(frozenset(), True).measure(decoded, watch)
 
     def _make_batches(self, spaces: frozenset[str]) -> BatchReplayer:
-        return BatchReplayer(self._run, _only(self._setup, spaces), self._device)
+        return BatchReplayer(self._run, only(self._setup, spaces), self._device)
 
     def _make_replayer(self, spaces: frozenset[str], watched: bool) -> Replayer:
         reached = spaces | {"activations"} if watched else spaces
-        return Replayer(self._run, _only(self._setup, reached), spaces)
+        return Replayer(self._run, only(self._setup, reached), spaces)
 
     def _none(self, problem: str) -> Row:
         row = Row.empty(self._setup.spaces)
@@ -180,7 +180,7 @@ class BlockRunner:
         chunk.put(row, needs, OUTCOME[outcome], result, mark, marks)
 
 
-def _only(setup: Setup, needs: frozenset[str]) -> Setup:
+def only(setup: Setup, needs: frozenset[str]) -> Setup:
     """The same replay, measuring these spaces alone."""
     none = tuple(Space(s.name, s.layers if s.name in needs else ()) for s in setup.spaces)
     activations = setup.activations if "activations" in needs else ()
