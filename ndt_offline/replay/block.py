@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.measure.catalogue import choose_measures
@@ -21,6 +22,7 @@ from ndt_offline.replay.footprint import peak_memory
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
+from ndt_offline.replay.ledger import stored_parts
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
 from ndt_offline.replay.survey import Survey
@@ -49,6 +51,7 @@ class BlockRunner:
         self._run = Run(locate(self._setup.run), [], [])
         self._device = find_device(job.device)
         self._arrays = cache(lambda: written_arrays(job))
+        self._ledgers = cache(self._open_ledgers)
         self._replayer = cache(self._make_replayer)
         self._batches = cache(self._make_batches)
         self._group = Group()
@@ -59,7 +62,8 @@ class BlockRunner:
         started = time.perf_counter()
         chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        survey = Survey(self._job, block, decoder, self._witness, self._measures)
+        watched = self._witness, self._measures, self._ledgers()
+        survey = Survey(self._job, block, decoder, *watched)
         given_up = dict(block.given_up)
         problems = []
         for row in block.todo:
@@ -151,6 +155,10 @@ class BlockRunner:
     def _pass(self, decoded: Decoded, watch: Watch) -> None:
         """The probe through a checkpoint that a measure looks back at."""
         self._replayer(frozenset(), True).measure(decoded, watch)
+
+    def _open_ledgers(self) -> dict[str, dict[str, Any]]:
+        keys, measures = self._job.measures, self._measures.items()
+        return {spec: stored_parts(self._job, m.name, keys[spec]) for spec, m in measures}
 
     def _make_batches(self, spaces: frozenset[str]) -> BatchReplayer:
         return BatchReplayer(self._run, only(self._setup, spaces), self._device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,7 +154,7 @@ class Decoder:
         self._entries.update({(entry.attempt, step): entries[step] for step in entries})
         return found
 
-    def _journal(self, attempt: int) -> dict[int, Entry]:
+    def _journal(self, attempt: int) -> Mapping[int, Entry]:
         folder = self._run / "attempts" / f"{attempt:04d}"
         return read_attempt(folder).entries if folder.is_dir() else {}
 
