@@ -37,7 +37,7 @@ class Survey:
             measures,
         )
         self._near, self._far = decoder, Decoder(locate(job.setup.run), block.ends)
-        self._ledgers = {spec: Ledger(job, block, stored[spec]) for spec in measures}
+        self._ledgers = {spec: Ledger(job, block, stored[spec]) for spec in stored}
         self._distant: dict[str, Decoded | None] = {}
         self._sight: Sight | None = None
         self._unread: dict[str, str] = {}  # need: why that row could not be read
