@@ -14,6 +14,7 @@ from test_packing import contents, record
 
 from ndt_offline.replay.mark import SEGMENT
 from ndt_offline.run import deferred, durable, journal, reader
+from ndt_offline.run.layout import LINE
 from ndt_offline.run.maintain import verify
 from ndt_offline.run.packing import pack_attempt
 from ndt_offline.run.reader import Decoder, open_run
@@ -171,3 +172,14 @@ def test_a_missing_file_is_still_said_to_be_missing(tmp_path: Path) -> None:
     problems = list(verify(open_run(run)))
     assert [(p.step, p.what) for p in problems] == [(2, "the file is missing")]
     assert list(deferred.code_raw(attempt)) == []
+
+
+def test_decoded_memory_begins_on_cache_lines(tmp_path: Path) -> None:
+    """Torch takes it as it is, and sums do not depend on where it happened to lie."""
+    run = tmp_path / "run"
+    record(run, range(6), raw=(1, 4))
+    opened = open_run(run)
+    decoder = Decoder(run, opened.entries)
+    for entry in opened.entries:
+        for vector in decoder.read(entry).vectors.values():
+            assert vector.ctypes.data % LINE == 0, entry.step
