@@ -20,6 +20,7 @@ COMMANDS = (
     "pack",
     "prune",
     "sampling",
+    "similarity",
     "validate",
     "verify",
 )

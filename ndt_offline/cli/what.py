@@ -61,6 +61,13 @@ def what_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def matrix_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Those that choose layers and say how they are read: no measures, and no centring."""
+    for option in reversed((*OPTIONS[:2], *OPTIONS[3:7])):
+        command = option(command)
+    return command
+
+
 def parameters_of(options: dict[str, Any]) -> Parameters:
     """The parameters of the replay, taken out of the options of the command line."""
     from ndt_offline.errors import UsageError

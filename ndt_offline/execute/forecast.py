@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -48,12 +49,22 @@ def replay_seconds(rows: int, each: float, workers: int, start: float) -> float:
     return alone + (work - alone) / workers
 
 
-def derive_seconds(layers: int, steps: int, question: Question, workers: int) -> float:
-    """Of what follows from the spectra, by trying one series of noise."""
+def derive_seconds(
+    layers: int,
+    steps: int,
+    question: Question,
+    workers: int,
+    measured: Mapping[str, int] = MappingProxyType({}),
+) -> float:
+    """Of what follows from what is stored, by trying one series of noise.
+
+    measured: how many series there are of each quantity of a measure.
+    """
     from ndt_offline.detect.peaks import find_peaks
     from ndt_offline.relate import correlate, fit_phases
 
-    ids = tuple(SeriesId("", str(n), name) for n in range(layers) for name in question.metrics)
+    counts = {**dict.fromkeys(question.metrics, layers), **measured}
+    ids = tuple(SeriesId("", str(n), name) for name in counts for n in range(counts[name]))
     if not ids:
         return WRITING
     phased = sum(one.metric in phased_metrics(question, ids) for one in ids)
@@ -67,9 +78,11 @@ def derive_seconds(layers: int, steps: int, question: Question, workers: int) ->
     return WRITING + longer * work / workers
 
 
-def draw_seconds(layers: int, question: Question) -> float:
+def draw_seconds(
+    layers: int, question: Question, measured: Mapping[str, int] = MappingProxyType({})
+) -> float:
     """Of the report."""
-    return DRAWING + EACH * layers * len(question.metrics)
+    return DRAWING + EACH * (layers * len(question.metrics) + sum(measured.values()))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -18,7 +18,7 @@ from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.standing import known_measures
 from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.mark import space_keys
-from ndt_offline.replay.setup import Parameters, Setup, prepare, setup_key
+from ndt_offline.replay.setup import Parameters, Setup, layers_of, prepare, setup_key
 from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 
@@ -37,6 +37,7 @@ class Outlook:
     question: Question
     start: float  # seconds to load libraries and to read the run
     measures: dict[str, str] = field(default_factory=dict)  # what each costs, or why not at all
+    series: dict[str, int] = field(default_factory=dict)  # of each quantity that they return
 
     def forecast(self, workers: int) -> Forecast:
         """The time of the whole analysis; tries what is derived on one series."""
@@ -44,8 +45,8 @@ class Outlook:
         return Forecast(
             self.start,
             replay_seconds(rows, self.need.seconds or 0.0, workers, self.start),
-            derive_seconds(layers, len(self.plan.steps), self.question, workers),
-            draw_seconds(layers, self.question),
+            derive_seconds(layers, len(self.plan.steps), self.question, workers, self.series),
+            draw_seconds(layers, self.question, self.series),
         )
 
     def lines(self, workers: int | None = None) -> Iterator[str]:
@@ -94,7 +95,9 @@ def foresee(
     plan = make_plan(run, store, setup_key(run, parameters), space_keys(setup), fit)
     start = INTERPRETER + time.perf_counter() - began  # an analysis loads and reads this too
     need = estimate(setup, plan, _seconds(setup, store, plan, device))
-    return Outlook(store, plan, setup, need, question, start, prices(chosen, setup, refused))
+    series = {name: len(layers_of(m, setup)) for m in fit.values() for name in m.names}
+    costs = prices(chosen, setup, refused)
+    return Outlook(store, plan, setup, need, question, start, costs, series)
 
 
 def _seconds(setup: Setup, store: Path, plan: Plan, device: str) -> float | None:
@@ -102,6 +105,6 @@ def _seconds(setup: Setup, store: Path, plan: Plan, device: str) -> float | None
         return None
     from ndt_offline.replay.block import BlockRunner
 
-    runner, block = BlockRunner(make_job(setup, store, device=device)), plan.blocks[0]
-    runner.measure(block, 1)
-    return runner.measure(block, TRIED)
+    job = make_job(setup, store, measures=plan.measures, device=device)
+    anew = plan.create or plan.changed or plan.grows or bool(plan.lost)
+    return BlockRunner(job).measure(plan.blocks[0], TRIED, spectra=anew or not plan.measures)

@@ -99,21 +99,22 @@ def _sums(flat: list[Array], second: bool, first: bool) -> tuple[float, ...]:
     size = flat[0].size
     uu = bb = ll = ul = dd = 0.0
     # The difference goes where its operand was: memory traffic decides the time.
-    held = np.empty((len(flat), min(_PIECE, size)))
+    held = np.empty((3, min(_PIECE, size)))
     for begin in range(0, size, _PIECE):
         end = min(begin + _PIECE, size)
         work = held[:, : end - begin]
-        for row, array in zip(work, flat, strict=True):
-            row[...] = array[begin:end]
-        w, before = work[0], work[1]
+        w, before, other = work
+        w[...], before[...] = flat[0][begin:end], flat[1][begin:end]
         bb += float(before.dot(before))
         if first:
-            away = np.subtract(w, work[-1], work[-1])
+            other[...] = flat[-1][begin:end]
+            away = np.subtract(w, other, other)
             dd += float(away.dot(away))
         update = np.subtract(w, before, w)
         uu += float(update.dot(update))
         if second:
-            last = np.subtract(before, work[2], work[2])
+            other[...] = flat[2][begin:end]
+            last = np.subtract(before, other, other)
             ll += float(last.dot(last))
             ul += float(update.dot(last))
     return uu, bb, ll, ul, dd

@@ -16,6 +16,7 @@ product or one inner product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -117,10 +118,18 @@ def similarity_matrix(layers: list[Any]) -> Array:
     n = len(layers[0]) if layers else 0
     form = cheaper_form(n, max(1, sum(widths) // max(len(widths), 1)), len(layers))
     held = [hold(layer, form) for layer in layers]
-    found = np.empty((len(held), len(held)))
-    for i, first in enumerate(held):
-        for j in range(i + 1):
-            found[i, j] = found[j, i] = similarity(first, held[j])
+    return similarities(held, held)
+
+
+def similarities(first: Sequence[Representation], second: Sequence[Representation]) -> Array:
+    """Linear CKA [k, m] of every two; NaN where they hold other numbers of samples."""
+    found = np.full((len(first), len(second)), np.nan)
+    for i, one in enumerate(first):
+        for j, other in enumerate(second):
+            if first is second and j < i:
+                found[i, j] = found[j, i]
+            elif one.samples == other.samples:
+                found[i, j] = similarity(one, other)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from ndt_offline.measure.motion import effective_rate, motion, update_norm
 from ndt_offline.measure.plugin import Measure, Quantity, View
@@ -12,7 +11,7 @@ from ndt_offline.measure.plugin import Measure, Quantity, View
 def motion_of(view: View) -> Mapping[str, float]:
     """The movement of one weight; see `MOTION`."""
     if view.before is not None:
-        return asdict(motion(view.now, view.before, view.before2, view.first))
+        return vars(motion(view.now, view.before, view.before2, view.first))
     return {} if view.first is None else {"distance": update_norm(view.now, view.first)}
 
 

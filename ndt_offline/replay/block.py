@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.measure.catalogue import choose_measures
@@ -21,10 +23,11 @@ from ndt_offline.replay.footprint import peak_memory
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
+from ndt_offline.replay.ledger import stored_parts
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
 from ndt_offline.replay.survey import Survey
-from ndt_offline.replay.witness import Watch, make_witness
+from ndt_offline.replay.witness import FAULTS, Watch, make_witness
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder, Run
 from ndt_offline.storage.location import locate
@@ -49,6 +52,7 @@ class BlockRunner:
         self._run = Run(locate(self._setup.run), [], [])
         self._device = find_device(job.device)
         self._arrays = cache(lambda: written_arrays(job))
+        self._ledgers = cache(self._open_ledgers)
         self._replayer = cache(self._make_replayer)
         self._batches = cache(self._make_batches)
         self._group = Group()
@@ -59,7 +63,8 @@ class BlockRunner:
         started = time.perf_counter()
         chunk = Chunk(self._job, block, self._arrays())
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        survey = Survey(self._job, block, decoder, self._witness, self._measures)
+        watched = self._witness, self._measures, self._ledgers()
+        survey = Survey(self._job, block, decoder, *watched)
         given_up = dict(block.given_up)
         problems = []
         for row in block.todo:
@@ -87,20 +92,38 @@ class BlockRunner:
         seconds = time.perf_counter() - started
         return BlockReport(block.start, len(block.todo), seconds, tuple(problems), peak_memory())
 
-    def measure(self, block: Block, rows: int) -> float:
-        """Seconds per row of the first rows, nothing written: what a plan can be made with."""
+    def measure(self, block: Block, rows: int, spectra: bool = True) -> float:
+        """Seconds per row, nothing written: what a plan can be made with.
+
+        One row is replayed before the time is taken: it loads libraries, and what measures look
+        back at. spectra: without them, what measures take that are added to a store.
+        """
         decoder = Decoder(self._run.path, (*block.before, *block.entries))
-        spaces = frozenset(self._job.keys)
-        on_cpu = self._device == "cpu"
-        replayer = self._replayer(spaces, False) if on_cpu else self._batches(spaces)
+        survey = Survey(self._job, block, decoder, self._witness, self._measures, {})
+        spaces = frozenset(self._job.keys) if spectra else frozenset[str]()
+        self._try(survey, decoder, block, block.todo[0], spaces)
+        tried = block.todo[1 : rows + 1] or block.todo[:1]
+        return sum(self._try(survey, decoder, block, r, spaces) for r in tried) / len(tried)
+
+    def _try(
+        self, survey: Survey, decoder: Decoder, block: Block, row: int, spaces: frozenset[str]
+    ) -> float:
+        """Seconds of one row; a device takes several at once."""
+        entry, names, seconds = block.entries[row - block.start], tuple(self._measures), 0.0
         started = time.perf_counter()
-        tried = block.todo[:rows]
-        for row in tried:
-            try:
-                replayer.measure(decoder.read(block.entries[row - block.start]))
-            except NdtError:
-                continue
-        return (time.perf_counter() - started) / max(len(tried), 1) / replayer.size
+        with suppress(NdtError, *FAULTS):
+            decoded = decoder.read(entry)
+            if self._device != "cpu" and spaces:
+                replayer = self._batches(spaces)
+                replayer.measure(decoded)
+                seconds = (time.perf_counter() - started) / replayer.size
+                started, spaces = time.perf_counter(), frozenset()
+            watch = survey.begin(row, names)
+            if spaces or watch is not None:
+                self._replayer(spaces, watch is not None).measure(decoded, watch)
+            if names:
+                survey.finish(row, decoded, "")
+        return seconds + time.perf_counter() - started
 
     def _stands(self, chunk: Chunk, block: Block, row: int) -> bool:
         """Whether a row is done as it is: this task ran before, and died or was lost after it."""
@@ -152,12 +175,16 @@ class BlockRunner:
         """The probe through a checkpoint that a measure looks back at."""
         self._replayer(frozenset(), True).measure(decoded, watch)
 
+    def _open_ledgers(self) -> dict[str, dict[str, Any]]:
+        keys, measures = self._job.measures, self._measures.items()
+        return {spec: stored_parts(self._job, m.name, keys[spec]) for spec, m in measures}
+
     def _make_batches(self, spaces: frozenset[str]) -> BatchReplayer:
-        return BatchReplayer(self._run, _only(self._setup, spaces), self._device)
+        return BatchReplayer(self._run, only(self._setup, spaces), self._device)
 
     def _make_replayer(self, spaces: frozenset[str], watched: bool) -> Replayer:
         reached = spaces | {"activations"} if watched else spaces
-        return Replayer(self._run, _only(self._setup, reached), spaces)
+        return Replayer(self._run, only(self._setup, reached), spaces)
 
     def _none(self, problem: str) -> Row:
         row = Row.empty(self._setup.spaces)
@@ -180,7 +207,7 @@ class BlockRunner:
         chunk.put(row, needs, OUTCOME[outcome], result, mark, marks)
 
 
-def _only(setup: Setup, needs: frozenset[str]) -> Setup:
+def only(setup: Setup, needs: frozenset[str]) -> Setup:
     """The same replay, measuring these spaces alone."""
     none = tuple(Space(s.name, s.layers if s.name in needs else ()) for s in setup.spaces)
     activations = setup.activations if "activations" in needs else ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ndt_offline.errors import NdtError
@@ -14,18 +17,22 @@ from ndt_offline.store.schema import open_root
 NOTHING = "no layer gave a number"
 
 
+def stored_parts(job: Job, name: str, key: str) -> dict[str, Any]:
+    """The arrays of a measure in the order they are written: the mark, which speaks of the others,
+    comes last. Opened once: while the job holds the store none changes."""
+    group = open_root(locate(job.store))[f"{GROUP}/{name}"]
+    if group.attrs.get("key") != key:
+        raise NdtError(f"measure {name} in the store is another one by now", path=job.store)
+    return {part: group[part] for part in ("values", "problem", "mark")}
+
+
 class Ledger:
     """Rows [start, stop) of one measure; nothing is written where nothing was put."""
 
-    def __init__(self, job: Job, block: Block, name: str, key: str) -> None:
+    def __init__(self, job: Job, block: Block, stored: Mapping[str, Any]) -> None:
         self._job, self._start, self._touched = job, block.start, False
-        group = open_root(locate(job.store))[f"{GROUP}/{name}"]
-        if group.attrs.get("key") != key:
-            raise NdtError(f"measure {name} in the store is another one by now", path=job.store)
-        self._span = slice(block.start, block.stop)
-        # The mark comes last: it speaks of the others.
-        self._stored = {part: group[part] for part in ("values", "problem", "mark")}
-        self._rows = {"mark": np.asarray(group["mark"][self._span])}
+        self._span, self._stored = slice(block.start, block.stop), stored
+        self._rows = {"mark": np.asarray(stored["mark"][self._span])}
         if self._rows["mark"].any():
             for part in ("values", "problem"):
                 self._rows[part] = np.asarray(self._stored[part][self._span])

@@ -50,21 +50,31 @@ class Numbers:
         Started from the eigenvector of the row before, but anew at every `CHAIN`th row: so the
         numbers do not depend on where a replay began.
         """
-        found = self._found(state, self._start(spot.row, spot.earlier))
-        self._starts = {spot.row: found if math.isfinite(found.value) else None}
+        start, whole = self._start(spot.row, spot.earlier)
+        found = self._found(state, start)
+        self._starts = {spot.row: _finite(found)} if whole else {}
         numbers = {"value": found.value, "residual": found.leading.residual}
         return {WHOLE: numbers | {"alignment": found.alignment}}
 
-    def _start(self, row: int, earlier: Earlier) -> Curvature | None:
+    def _start(self, row: int, earlier: Earlier) -> tuple[Curvature | None, bool]:
+        """What a row is started from, and whether every row behind it could be read.
+
+        Nothing is kept of a chain with a gap: each row after it asks for the lost one again, and
+        so is known to lack it. Kept, the second row after a gap would pass for complete, and stay
+        as it is when the file is healed.
+        """
         if row % CHAIN == 0:
-            return None
-        if row - 1 not in self._starts:
-            state, known = earlier(row - 1), None
-            if state is not None:
-                found = self._found(state, self._start(row - 1, earlier))
-                known = found if math.isfinite(found.value) else None
+            return None, True
+        if row - 1 in self._starts:
+            return self._starts[row - 1], True
+        state = earlier(row - 1)
+        if state is None:
+            return None, False
+        start, whole = self._start(row - 1, earlier)
+        known = _finite(self._found(state, start))
+        if whole:
             self._starts = {row - 1: known}
-        return self._starts[row - 1]
+        return known, whole
 
     def _found(self, state: State, start: Curvature | None) -> Curvature:
         with torch.enable_grad():
@@ -95,3 +105,8 @@ class Numbers:
             return state
         low = {n: t for n, t in state.items() if t.is_floating_point() and t.dtype.itemsize < 4}
         return {**state, **{name: tensor.float() for name, tensor in low.items()}}
+
+
+def _finite(found: Curvature) -> Curvature | None:
+    """What a next row can be started from."""
+    return found if math.isfinite(found.value) else None

@@ -28,6 +28,7 @@ class Survey:
         decoder: Decoder,
         witness: Witness,
         measures: Mapping[str, Measure],
+        stored: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._keys, self._block, self._witness, self._measures = (
             job.measures,
@@ -36,10 +37,7 @@ class Survey:
             measures,
         )
         self._near, self._far = decoder, Decoder(locate(job.setup.run), block.ends)
-        self._ledgers = {
-            spec: Ledger(job, block, measure.name, job.measures[spec])
-            for spec, measure in measures.items()
-        }
+        self._ledgers = {spec: Ledger(job, block, stored[spec]) for spec in stored}
         self._distant: dict[str, Decoded | None] = {}
         self._sight: Sight | None = None
         self._unread: dict[str, str] = {}  # need: why that row could not be read

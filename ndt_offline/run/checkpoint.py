@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ndt_offline.errors import DamagedError, NdtError
 from ndt_offline.run import codec, container, durable
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.journal import is_step
-from ndt_offline.run.layout import Layout, Vectors
+from ndt_offline.run.layout import Layout, Vectors, aligned
 from ndt_offline.storage.regular import opened
 
 RAW = "raw"  # the value of `codec` in a file of plain tensors
@@ -132,7 +130,7 @@ def plain(contents: container.Contents) -> tuple[Layout, Vectors]:
 
 def gather(contents: container.Contents, layout: Layout) -> Vectors:
     """Plain tensors copied into one vector per dtype; dtypes are those of the table."""
-    vectors = {dtype: np.empty(size, np.uint8) for dtype, size in layout.sizes.items()}
+    vectors = {dtype: aligned(size) for dtype, size in layout.sizes.items()}
     for tensor, span in layout.spans():
         found = contents.tensors.get(tensor.name)
         if found is None or len(found[2]) != tensor.nbytes:

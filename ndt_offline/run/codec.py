@@ -20,7 +20,7 @@ import numpy as np
 from ndt_offline.errors import DamagedError, RefusedError
 from ndt_offline.run import container, entropy, prediction
 from ndt_offline.run.grid import Scales, from_grid, scales_of, to_grid
-from ndt_offline.run.layout import ITEMSIZE, Bytes, Layout, Vectors
+from ndt_offline.run.layout import ITEMSIZE, Bytes, Layout, Vectors, aligned
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], Any]]  # bytes: any buffer
 
@@ -169,7 +169,9 @@ def _decode_vector(
     if chain == []:
         if len(coded) != size:
             raise DamagedError(f"{dtype}: {len(coded)} bytes, expected {size}")
-        return coded.copy()
+        plain = aligned(size)
+        plain[:] = coded
+        return plain
     filters, coder = _split(chain, dtype)
     kind = _unsigned(dtype)
     count = size // np.dtype(kind).itemsize

@@ -24,7 +24,7 @@ from ndt_offline.run.layout import Vectors
 from ndt_offline.run.own import is_own
 from ndt_offline.run.reader import Decoder
 
-LENGTH = 32  # checkpoints of a chain
+LENGTH = 32  # checkpoints from a chain's first to its last, coded or not: readers know no more
 BATCH = 16  # checkpoints made durable at a time
 NEAR = 8  # checkpoints: what lies further back predicts nothing
 
@@ -34,15 +34,17 @@ class _Chain:
     """What the next raw checkpoint is coded on: (step, vectors), newest first."""
 
     before: tuple[tuple[int, Vectors], ...] = ()
-    last: int = 0  # place of the newest among the attempt's checkpoints
-    length: int = 0
+    first: int = 0  # places of the oldest and the newest among the attempt's checkpoints
+    last: int = 0
 
     def on(self, place: int) -> _Chain:
         """The chain as far as the checkpoint at this place may use it."""
-        return self if self.length < LENGTH and place - self.last <= NEAR else _Chain()
+        near = place - self.first < LENGTH and place - self.last <= NEAR
+        return self if near else _Chain()
 
     def after(self, step: int, vectors: Vectors, place: int) -> _Chain:
-        return _Chain(((step, vectors), *self.before)[:2], place, self.length + 1)
+        first = self.first if self.before else place
+        return _Chain(((step, vectors), *self.before)[:2], first, place)
 
 
 @dataclass(frozen=True)

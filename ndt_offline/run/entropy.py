@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numcodecs import Shuffle, Zstd
 
 from ndt_offline.errors import DamagedError
-from ndt_offline.run.layout import Bytes
+from ndt_offline.run.layout import Bytes, aligned
 
 Integers = npt.NDArray[Any]
 
@@ -41,7 +41,7 @@ def pco_encode(values: Integers, page: int | None = None) -> bytes:
 def pco_decode(coded: Bytes, dtype: str, count: int) -> Integers:
     from pcodec import standalone
 
-    out = np.empty(count, dtype)
+    out: Integers = aligned(count, dtype)
     try:
         progress = standalone.simple_decompress_into(coded.tobytes(), out)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -23,6 +23,8 @@ from ndt_offline.errors import RefusedError
 Bytes = npt.NDArray[np.uint8]
 Vectors = dict[str, Bytes]  # dtype -> the bytes of every tensor of that dtype
 
+LINE = 64  # bytes of a cache line; torch's own memory begins on multiples of it
+
 # Names as torch prints them, without "torch."; bytes per element.
 ITEMSIZE = {
     "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4,
@@ -34,6 +36,14 @@ ITEMSIZE = {
 MAX_TENSORS, MAX_DIMENSIONS, MAX_NAME, MAX_BYTES = 20_000, 16, 1_000, 2**46
 
 
+def aligned(count: int, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+    """An empty array that begins on a whole cache line, so that torch can take it as it is."""
+    size = count * np.dtype(dtype).itemsize
+    room = np.empty(size + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : begin + size].view(dtype)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One row of the table."""
@@ -42,7 +52,7 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return math.prod(self.shape) * ITEMSIZE[self.dtype]
 

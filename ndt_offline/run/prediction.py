@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndt_offline.run.grid import Scales, from_grid, to_grid
-from ndt_offline.run.layout import ITEMSIZE, Bytes
+from ndt_offline.run.layout import ITEMSIZE, Bytes, aligned
 
 Integers = npt.NDArray[Any]
 
@@ -100,7 +100,7 @@ class _Found:
         self.ordered, self._dtype, self._scales = ordered, dtype, scales
         self._float = scales is None and _is_float(dtype)
         self._kept = self._float and ordered.nbytes <= KEPT
-        self._bits = np.empty_like(ordered) if self._kept else ordered
+        self._bits = aligned(len(ordered), ordered.dtype) if self._kept else ordered
 
     def settle(self, part: slice, scratch: Integers) -> None:
         if self._float:

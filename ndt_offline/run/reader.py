@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +101,8 @@ class Decoder:
     """Decodes checkpoints of a run, remembering the last few so that a segment costs one pass.
 
     A file that is gone may have been packed or coded meanwhile: the journal is asked once more.
+    So it is for a checkpoint that others build on and that was not given: raw ones, coded later,
+    once stood on others far before them.
     """
 
     REMEMBERED = 5  # two of each chain, and a chain of raw ones may run beside the writer's
@@ -112,6 +114,7 @@ class Decoder:
         self._entries = {(entry.attempt, entry.step): entry for entry in entries}
         self._recent: dict[tuple[int, int], Decoded] = {}
         self._layouts: dict[str, Layout] = {}
+        self._asked: set[int] = set()  # attempts whose journal was read for what was not given
         self._work = 0
 
     def read(self, entry: Entry, depth: int = 0) -> Decoded:
@@ -142,18 +145,26 @@ class Decoder:
     def _moved(self, entry: Entry) -> Entry | None:
         """Where the journal now says that a checkpoint is; None where it knows no other place."""
         self._work += 1
-        folder = self._run / "attempts" / f"{entry.attempt:04d}"
-        if self._work > MAX_WORK or not folder.is_dir():
+        if self._work > MAX_WORK:
             return None
-        entries = read_attempt(folder).entries
+        entries = self._journal(entry.attempt)
         found = entries.get(entry.step)
         if found is None or found.content != entry.content or found.path in (None, entry.path):
             return None
         self._entries.update({(entry.attempt, step): entries[step] for step in entries})
         return found
 
+    def _journal(self, attempt: int) -> Mapping[int, Entry]:
+        folder = self._run / "attempts" / f"{attempt:04d}"
+        return read_attempt(folder).entries if folder.is_dir() else {}
+
     def _base(self, entry: Entry, step: int, depth: int) -> Vectors:
         found = self._entries.get((entry.attempt, step))
+        if found is None and entry.attempt not in self._asked:
+            self._asked.add(entry.attempt)
+            known = self._journal(entry.attempt)
+            self._entries = {(entry.attempt, s): known[s] for s in known} | self._entries
+            found = self._entries.get((entry.attempt, step))
         if found is None or step >= entry.step or depth >= MAX_CHAIN:
             raise DamagedError(f"it builds on step {step}, which is not before it in its attempt")
         return self.read(found, depth + 1).vectors

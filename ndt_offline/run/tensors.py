@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 from ndt_offline.errors import RefusedError
-from ndt_offline.run.layout import Layout, Tensor, Vectors
-
-LINE = 64  # bytes; torch's own memory begins on multiples of it
+from ndt_offline.run.layout import LINE, Layout, Tensor, Vectors
 
 
 def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
@@ -26,8 +24,8 @@ def to_torch(layout: Layout, vectors: Vectors) -> dict[str, torch.Tensor]:
     for tensor, span in layout.spans():
         kind: torch.dtype = getattr(torch, tensor.dtype)
         if tensor.nbytes:
-            flat = typed[tensor.dtype][span.start // kind.itemsize : span.stop // kind.itemsize]
-            state[tensor.name] = flat.reshape(tensor.shape)
+            start, count = span.start // kind.itemsize, tensor.nbytes // kind.itemsize
+            state[tensor.name] = typed[tensor.dtype].narrow(0, start, count).view(tensor.shape)
         else:
             state[tensor.name] = _empty(tensor, kind)
     for alias, name in layout.aliases.items():

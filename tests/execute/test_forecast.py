@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ndt_offline import analyze
 from ndt_offline.execute import forecast
 from ndt_offline.execute.forecast import Forecast, derive_seconds, draw_seconds, replay_seconds
 from ndt_offline.execute.outlook import foresee
@@ -47,3 +48,42 @@ def test_the_sum_and_its_parts_are_told(recorded: Path, tmp_path: Path) -> None:
     text = "\n".join(seen.lines(1))
     assert seen.start > 0 and re.search(r"time: about [\d.]+ s with 1 process", text)
     assert seen.forecast(1).total > 300 * (seen.need.seconds or 0) + seen.start
+
+
+SLOW_MEASURE = """
+import time
+from ndt_offline.measure.plugin import Measure, Quantity
+
+def slow():
+    return Measure(
+        name="slow", space="model", needs=frozenset({"weights"}),
+        quantities=(Quantity("nothing"),),
+        compute=lambda view: time.sleep(0.05) or {"nothing": 1.0},
+        about="waits",
+    )
+"""
+
+
+def test_measures_are_part_of_what_is_foreseen(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_measure_of_a_test.py").write_text(SLOW_MEASURE)
+    asked = ["slow_measure_of_a_test:slow", "motion"]
+    store = tmp_path / "a.zarr"
+    seen = foresee(recorded, store, measures=asked)
+    assert seen.need.seconds is not None and seen.need.seconds > 0.05
+    assert seen.series["nothing"] == 1 and seen.series["update_norm"] == 2
+    assert set(seen.measures) == set(asked) and not store.exists()
+    analyze(recorded, out=store, draws=0, phase_draws=0, phases=(), report=False)
+    added = foresee(recorded, store, measures=asked[:1])
+    assert added.plan.todo and added.need.seconds is not None and added.need.seconds > 0.05
+
+
+def test_series_of_measures_take_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "_timed", lambda work: 0.08)
+    question = Question(metrics=("stable_rank",), phases=())
+    work = derive_seconds(2, 1000, question, 1, {"quantity": 40}) - forecast.WRITING
+    assert work == pytest.approx(42 * (0.08 + 0.01))
+    more = draw_seconds(2, question, {"quantity": 40}) - draw_seconds(2, question)
+    assert more == pytest.approx(40 * forecast.EACH)

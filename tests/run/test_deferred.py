@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from test_packing import contents, record
 
-from ndt_offline.run import deferred, durable, journal
+from ndt_offline.replay.mark import SEGMENT
+from ndt_offline.run import deferred, durable, journal, reader
+from ndt_offline.run.layout import LINE
 from ndt_offline.run.maintain import verify
 from ndt_offline.run.packing import pack_attempt
 from ndt_offline.run.reader import Decoder, open_run
@@ -59,6 +61,25 @@ def test_every_chain_is_read_in_one_pass(tmp_path: Path, monkeypatch) -> None:
     for entry in opened.entries:
         decoder.read(entry)
     assert read == opened.steps
+
+
+@pytest.mark.parametrize("length", [deferred.LENGTH, 200])
+def test_sparse_raw_ones_are_read_by_who_was_given_a_block(
+    tmp_path: Path, monkeypatch, length: int
+) -> None:
+    """A block is given the 32 checkpoints before it; older runs have chains that reach further."""
+    monkeypatch.setattr(deferred, "LENGTH", length)
+    run = tmp_path / "run"
+    list(deferred.code_raw(record(run, range(120), raw=tuple(range(0, 120, 3)))))
+    opened = open_run(run)
+    journals: list[Path] = []
+    real = reader.read_attempt
+    monkeypatch.setattr(reader, "read_attempt", lambda at: journals.append(at) or real(at))
+    for start in (40, 64, 100):
+        decoder = Decoder(run, opened.entries[start - SEGMENT :])
+        for entry in opened.entries[start:]:
+            assert decoder.read(entry).content == entry.content
+    assert len(journals) == (0 if length <= SEGMENT else 3)
 
 
 class Cut(Exception):
@@ -151,3 +172,14 @@ def test_a_missing_file_is_still_said_to_be_missing(tmp_path: Path) -> None:
     problems = list(verify(open_run(run)))
     assert [(p.step, p.what) for p in problems] == [(2, "the file is missing")]
     assert list(deferred.code_raw(attempt)) == []
+
+
+def test_decoded_memory_begins_on_cache_lines(tmp_path: Path) -> None:
+    """Torch takes it as it is, and sums do not depend on where it happened to lie."""
+    run = tmp_path / "run"
+    record(run, range(6), raw=(1, 4))
+    opened = open_run(run)
+    decoder = Decoder(run, opened.entries)
+    for entry in opened.entries:
+        for vector in decoder.read(entry).vectors.values():
+            assert vector.ctypes.data % LINE == 0, entry.step
