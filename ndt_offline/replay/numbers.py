@@ -42,6 +42,10 @@ class Numbers:
             sums = self.maker(state).sums(state)
         rows = zip(sums.squared, sums.along, sums.direction, strict=True)
         table = {name: gradient_numbers(*row) for name, row in zip(sums.names, rows, strict=True)}
+        # A checkpoint may keep a tied tensor under another of its names than the graph does.
+        for slot in self._graph_and_probe[0].document.parameters:
+            if slot.key in table:
+                table |= dict.fromkeys(slot.aliases, table[slot.key])
         return table | {WHOLE: gradient_numbers(*sums.whole)}
 
     def curvature(self, state: State, spot: Spot) -> Table:

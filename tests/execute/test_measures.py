@@ -133,6 +133,39 @@ def test_gradients_and_curvature_are_those_of_the_probes_loss(run_path: Path) ->
         assert got == pytest.approx(share, rel=1e-3)
 
 
+class Tied(torch.nn.Module):
+    """The graph knows the shared tensor by its first name, a checkpoint by `head.weight`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.mid = torch.nn.Embedding(11, 6), torch.nn.Linear(6, 6)
+        self.head = torch.nn.Linear(6, 11, bias=False)
+        self.head.weight = self.wte.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.mid(self.wte(tokens).mean(1))))  # type: ignore[no-any-return]
+
+
+def test_a_tied_weight_has_its_gradient_under_either_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, y = Tied(), torch.randint(0, 11, (16, 5)), torch.randint(0, 11, (16,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    slopes = []
+    with Recorder(tmp_path / "run", model, probe=(x, y)) as record:
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            slopes.append(float(model.wte.weight.grad.norm()))  # type: ignore[union-attr]
+            optimizer.step()
+            record(loss=loss)
+    results = looked_at(tmp_path / "run", ["gradients", "learning_rate"])
+    assert {layer.name for layer in results.layers("weights")} >= {"head.weight"}
+    got = results.series("weights", "head.weight", "probe_gradient")
+    np.testing.assert_allclose(got[:-1], slopes[::5], rtol=1e-4)
+    assert np.isfinite(results.series("weights", "head.weight", "effective_rate")[1:]).all()
+
+
 def test_two_probes_and_their_gap(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x, y = small_model(), torch.randn(64, 12), torch.randint(0, 4, (64,))
