@@ -39,6 +39,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
 
     workers: processes for what takes long, default one per core; the answer is the same.
     """
+    results.check_owner()
     put_metrics(results, question.metrics, workers)
     ids, values = collect(results, question.metrics, question.measures)
     # What a series lacks is said in its status; numpy's own warnings would say it again.
@@ -55,7 +56,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
     rates = results.answer("rates")
     if rates is not None and rates.attrs.get("spectra") == results.content_key():
         newest["rates"] = rates.basename
-    results.root.attrs["newest"] = newest
+    results.say(newest=newest)
     return Answers(ids, stages)
 
 

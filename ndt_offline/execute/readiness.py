@@ -17,6 +17,7 @@ from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.storage.location import locate
 from ndt_offline.store.growth import as_text, grow, make_store, open_store, same_rows
 from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
+from ndt_offline.store.ownership import WRITER, take, write_attributes
 
 FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
@@ -64,6 +65,7 @@ def ready_store(job: Job, plan: Plan) -> None:
     if plan.create:
         root = make_store(store, setup.spaces, plan.length, job.keys)
     else:
+        take(store, job.token)  # first: a task of an earlier analysis stops at its next block
         root = open_store(store, setup.spaces, job.keys)
     if not same_rows(root, len(plan.steps)) or plan.grows:
         grow(root, plan.steps, plan.unchanged)
@@ -72,7 +74,8 @@ def ready_store(job: Job, plan: Plan) -> None:
             root[name][row] = 0
     _ready_measures(root, job, plan)
     devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
-    root.attrs.update({"writer": job.token, "setup": setup.about(), "devices": devices})
+    about = {WRITER: job.token, "setup": setup.about(), "devices": devices}
+    write_attributes(root, store, about, None if plan.create else job.token)
 
 
 def _ready_measures(root: Any, job: Job, plan: Plan) -> None:

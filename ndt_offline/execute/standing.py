@@ -43,14 +43,15 @@ def runnable(
     return {s: m for s, m in measures.items() if refused.get(s, {}).get("key") != keys[s]}
 
 
-def remember_refused(store: Path, asked: Mapping[str, Measure], reasons: Mapping[str, str]) -> None:
+def remember_refused(
+    results: Results, asked: Mapping[str, Measure], reasons: Mapping[str, str]
+) -> None:
     """Note what was refused, so that the same question is not a reason to replay."""
-    results = Results(store)
     keys = measure_keys(asked, results.attrs.get("spaces", {}))
     known = {s: about for s, about in refused_measures(results).items() if s not in asked}
     new = {spec: {"key": keys[spec], "reason": reason} for spec, reason in reasons.items()}
     if refused_measures(results) != known | new:
-        results.root.attrs["refused"] = known | new
+        results.say(refused=known | new)
 
 
 def computed(results: Results, asked: Mapping[str, Measure]) -> tuple[str, ...]:

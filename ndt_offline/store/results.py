@@ -14,6 +14,7 @@ import zarr
 from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.storage.location import locate
 from ndt_offline.store.measures import GROUP, measure_groups
+from ndt_offline.store.ownership import check_owner, write_attributes
 from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
 
 SPACES = ("activations", "weights")
@@ -51,10 +52,13 @@ def damaged(store: Path, error: Exception) -> DamagedError:
 
 
 class Results:
-    """Reads a store that `analyze` made. Raises UsageError where there is none."""
+    """Reads a store that `analyze` made. Raises UsageError where there is none.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = locate(path)
+    token: of the analysis that the store belongs to, where it is to be written as well.
+    """
+
+    def __init__(self, path: str | Path, token: str | None = None) -> None:
+        self.path, self._token = locate(path), token
         self._cache: dict[tuple[str, str], np.ndarray] = {}
         try:
             self.root = open_root(self.path)
@@ -68,6 +72,14 @@ class Results:
     @property
     def attrs(self) -> dict[str, Any]:
         return dict(self.root.attrs)
+
+    def check_owner(self) -> None:
+        """Raise NdtError where the store belongs to another analysis by now."""
+        check_owner(self.path, self._token)
+
+    def say(self, **attributes: Any) -> None:
+        """Set attributes of the root, and no others; NdtError where it is another's by now."""
+        write_attributes(self.root, self.path, attributes, self._token)
 
     @cached_property
     def steps(self) -> np.ndarray:

@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore, WrapperStore
 
 from ndt_offline.storage.remote import Remote
+from ndt_offline.store.ownership import changed_root
 from ndt_offline.store.remembering import remembering
-from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
 MARKER = "ndt_offline"  # attribute of the root that makes a store ours: the schema's version
+CONSOLIDATED = "consolidated_metadata"
 MAX_CHUNK = 16 * 2**20
 HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
 WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
@@ -152,21 +154,37 @@ def put_series(
 
 def forget_consolidated(path: Path) -> None:
     """Drop consolidated metadata before the structure changes: stale ones hide rows."""
-    file = path / "zarr.json"
-    about = json.loads(file.read_bytes())
-    if about.pop("consolidated_metadata", None) is not None:
-        with replacing(file) as draft:
-            draft.write_text(json.dumps(about, indent=2))
+    if CONSOLIDATED in json.loads((path / "zarr.json").read_bytes()):
+        with changed_root(path) as document:
+            document.pop(CONSOLIDATED, None)
 
 
-def consolidate(path: Path) -> None:
-    """The very last act: one read then opens the whole hierarchy."""
+def consolidate(path: Path, token: str | None = None) -> None:
+    """The very last act: one read then opens the whole hierarchy.
+
+    token: whose the store must be when they are written; None asks nothing.
+    """
     import warnings
 
+    opened = zarr_store(path)
+    whole = _Collected(LocalStore(opened) if isinstance(opened, Path) else opened)
     with warnings.catch_warnings():
         # Zarr warns that other readers may ignore it, which does no harm.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(zarr_store(path))
+        zarr.consolidate_metadata(whole)
+    # Collecting takes long in a bucket: the root is written as it is by now.
+    with changed_root(path, token) as document:
+        document[CONSOLIDATED] = whole.document[CONSOLIDATED]
+
+
+class _Collected(WrapperStore[Any]):
+    """A store whose root is not written but kept, as a dictionary."""
+
+    document: Mapping[str, Any]
+
+    async def set(self, key: str, value: Any) -> None:
+        assert key == "zarr.json"
+        self.document = json.loads(value.to_bytes())
 
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:
