@@ -69,13 +69,13 @@ def make_plan(
     """
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
+    measures = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
     if results is None:
         length = block_length(
             len(steps), max((entry.size or 0 for entry in run.entries), default=0)
         )
         blocks = _blocks(run, np.zeros(len(steps), bool), length, bool(measures))
-        fit = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
-        keys = measure_keys(fit, as_text(spaces or {}))
+        keys = measure_keys(measures, as_text(spaces or {}))
         return Plan(True, True, True, steps, 0, length, blocks, measures=keys)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
     changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
@@ -88,7 +88,8 @@ def make_plan(
         done[:unchanged] = _done(run, results, key, unchanged) & there
     lost = tuple(np.flatnonzero(~there).tolist())
     known = results.attrs.get("spaces", {}) if spaces is None else as_text(spaces)
-    measures = runnable(measures or {}, results, known)
+    if spaces is None:  # those of a prepared replay have just been looked at: see `refusal`
+        measures = runnable(measures, results, known)
     keys, redone = measure_keys(measures, known), {}
     for spec, measure in measures.items():
         stand, again = stands(run, results, measure, keys[spec], unchanged, length)

@@ -37,8 +37,7 @@ def known_measures(store: Path) -> tuple[str, ...]:
 def runnable(
     measures: Mapping[str, Measure], results: Results, spaces: Mapping[str, str]
 ) -> dict[str, Measure]:
-    """Those that a replay is for, and that were not refused when they were asked for before."""
-    measures = {spec: m for spec, m in measures.items() if "probe" not in m.needs}
+    """Those that were not refused when they were asked for before: a reason to prepare a replay."""
     keys, refused = measure_keys(measures, spaces), refused_measures(results)
     return {s: m for s, m in measures.items() if refused.get(s, {}).get("key") != keys[s]}
 

@@ -16,9 +16,11 @@ import torch
 from ndt_offline import Recorder, analyze, open_run
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.replay_all import in_process
+from ndt_offline.execute.standing import measure_keys
 from ndt_offline.measure.catalogue import MEASURES, choose_measures
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
+from ndt_offline.replay.numbers import Numbers
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
 from tests.conftest import record_small, small_model
@@ -288,6 +290,78 @@ def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
     assert "no probe" in said
     assert "motion" in result.results.measures
     assert analyze(tmp_path / "run", measures=["all"], **QUICK).replayed == 0  # type: ignore[arg-type]
+
+
+def test_what_was_refused_once_is_computed_as_soon_as_it_can_be(run_path: Path) -> None:
+    journal = run_path / "attempts/0001/journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:45]))
+    results = looked_at(run_path, ["motion"])
+    keys = measure_keys(choose_measures(["units"]), results.attrs["spaces"])
+    results.say(refused={"units": {"key": keys["units"], "reason": "as it was then"}})
+    assert "units" not in looked_at(run_path, ["units"]).measures  # no reason to prepare a replay
+    journal.write_bytes(whole)
+    result = analyze(run_path, measures=["units"], **QUICK)  # type: ignore[arg-type]
+    assert (
+        not result.problems
+        and np.isfinite(result.results.series("activations", "0", "dead_share")).all()
+    )
+    assert result.results.attrs["refused"] == {}
+
+
+def test_without_one_readable_checkpoint_nothing_is_refused_for_good(run_path: Path) -> None:
+    good = {path: path.read_bytes() for path in run_path.glob("attempts/*/checkpoints/*")}
+    for path in good:
+        path.write_bytes(b"")
+    first = analyze(run_path, measures=["gradients"], **QUICK)  # type: ignore[arg-type]
+    assert first.exit_code == 3 and not first.results.usable.any()
+    for path, content in good.items():
+        path.write_bytes(content)
+    healed = looked_at(run_path, ["gradients"]).series("weights", "0.weight", "probe_gradient")
+    assert np.isfinite(healed).all()
+
+
+class Batched(torch.nn.Module):
+    """Without running statistics each sample's output depends on the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(5, 4), torch.nn.Linear(4, 3)
+        self.norm = torch.nn.BatchNorm1d(4, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.tanh(self.norm(self.one(x))))  # type: ignore[no-any-return]
+
+
+def test_curvature_asks_for_no_gradients_of_single_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, x, y = Batched(), torch.randn(16, 5), torch.randint(0, 3, (16,))
+    with Recorder(tmp_path / "run", model, probe=(x, y)) as record:
+        for _ in range(4):
+            record(loss=1.0)
+    tries = []
+    original = Numbers.maker
+    monkeypatch.setattr(Numbers, "maker", lambda *given: tries.append(given) or original(*given))
+    asked = ["gradients", "noise_scale", "learning_rate", "curvature"]
+    result = analyze(tmp_path / "run", measures=asked, **QUICK)  # type: ignore[arg-type]
+    assert [p.what.split()[1] for p in result.problems] == asked[:3]
+    assert all("depend on each other" in p.what for p in result.problems)
+    assert len(tries) == 1
+    flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+
+    def loss(vector: torch.Tensor) -> torch.Tensor:
+        parts = vector.split([p.numel() for p in model.parameters()])
+        pairs = zip(model.named_parameters(), parts, strict=True)
+        weights = {name: part.reshape(p.shape) for (name, p), part in pairs}
+        output = torch.func.functional_call(model, weights, x.double())
+        return torch.nn.functional.cross_entropy(output, y)
+
+    # Twice in reverse: the forward derivative of batch statistics is wrong in torch 2.13.
+    top = torch.linalg.eigvalsh(torch.func.jacrev(torch.func.grad(loss))(flat))[-1]
+    got = result.results.series("model", "whole", "top_eigenvalue")
+    np.testing.assert_allclose(got, float(top), rtol=1e-3)
 
 
 def test_too_few_rows_for_a_dimension_are_refused(run_path: Path) -> None:
