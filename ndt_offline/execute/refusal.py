@@ -34,9 +34,8 @@ def _reason(measure: Measure, setup: Setup, run: Run, apart: Callable[[], str]) 
         labels = Labels(run, setup)
         if all(labels(rows) is None for _, rows in sizes):
             return "the probe has no label for each row of a layer"
-    if measure.needs & {"gradients", "curvature"}:
-        if setup.loss not in FITS:
-            return f"the loss was recorded as {setup.loss!r}, which has no gradient"
+    if measure.needs & {"gradients", "curvature"} and setup.loss not in FITS:
+        return f"the loss was recorded as {setup.loss!r}, which has no gradient"
     # The Hessian is of the mean loss: it does not ask whose part of it is whose.
     return apart() if "gradients" in measure.needs else ""
 

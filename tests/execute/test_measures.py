@@ -21,6 +21,7 @@ from ndt_offline.measure.catalogue import MEASURES, choose_measures
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 from ndt_offline.replay.numbers import Numbers
+from ndt_offline.replay.setup import Parameters
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
 from tests.conftest import record_small, small_model
@@ -166,6 +167,46 @@ def test_a_tied_weight_has_its_gradient_under_either_name(tmp_path: Path) -> Non
     got = results.series("weights", "head.weight", "probe_gradient")
     np.testing.assert_allclose(got[:-1], slopes[::5], rtol=1e-4)
     assert np.isfinite(results.series("weights", "head.weight", "effective_rate")[1:]).all()
+
+
+class Normed(torch.nn.Module):
+    """Floating inputs, and buffers that are in half precision with the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8)
+        self.two = torch.nn.Linear(8, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.tanh(self.norm(self.one(x))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Normed, Tied])
+def test_upcast_gives_what_the_same_weights_give_in_single(
+    tmp_path: Path, kind: type[torch.nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    model, y = kind().bfloat16(), torch.randint(0, 11, (16,))
+    x = torch.randint(0, 11, (16, 5)) if kind is Tied else torch.randn(16, 12).bfloat16()
+    found = []
+    for name, wide in (("half", False), ("single", True)):
+        given = x.float() if wide and x.is_floating_point() else x
+        with Recorder(tmp_path / name, model.float() if wide else model, probe=(given, y)) as rec:
+            for _ in range(10):
+                rec(loss=1.0)
+        parameters = Parameters(upcast=not wide)
+        asked = ["gradients", "curvature"]
+        result = analyze(tmp_path / name, measures=asked, parameters=parameters, **QUICK)  # type: ignore[arg-type]
+        assert not result.problems, result.problems
+        found.append(result.results)
+    half, single = found
+    for space in ("activations", "weights"):
+        assert half.layers(space) == single.layers(space)
+        np.testing.assert_allclose(half.spectra(space), single.spectra(space), rtol=1e-6)
+    np.testing.assert_allclose(half.signal("probe_loss"), single.signal("probe_loss"), rtol=1e-6)
+    for measure in ("gradients", "curvature"):
+        assert np.isfinite(half.measured(measure)).any()
+        np.testing.assert_allclose(half.measured(measure), single.measured(measure), rtol=1e-4)
 
 
 def test_two_probes_and_their_gap(tmp_path: Path) -> None:
