@@ -19,6 +19,7 @@ from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_roo
 
 SPACES = ("activations", "weights")
 WHOLE = LayerInfo("whole", "model", 0, 0)  # what a measure of the model as a whole is a number of
+ASKED = "asked"  # attribute of the root: the measures of the newest question
 PROBE = "probe_"  # before the quantities of the probe among the signals
 OWN_SIGNALS = ("step", "quantity", "probe")  # arrays that are no journal scalar
 
@@ -80,6 +81,9 @@ class Results:
     def say(self, **attributes: Any) -> None:
         """Set attributes of the root, and no others; NdtError where it is another's by now."""
         write_attributes(self.root, self.path, attributes, self._token)
+        if ASKED in attributes:
+            self.__dict__.pop("quantities", None)
+            self._cache.clear()
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -138,10 +142,14 @@ class Results:
 
     @cached_property
     def quantities(self) -> dict[tuple[str, str], tuple[str, int]]:
-        """{(space, quantity): (measure, its place)} of all measures."""
+        """{(space, quantity): (measure, its place)} of all measures.
+
+        Of two with one quantity, the one that was asked for last.
+        """
+        asked = self.root.attrs.get(ASKED, ())
         return {
             (str(group.attrs["space"]), str(quantity)): (name, index)
-            for name, group in self.measures.items()
+            for name, group in sorted(self.measures.items(), key=lambda pair: pair[0] in asked)
             for index, quantity in enumerate(group["quantity"][:].tolist())
         }
 

@@ -469,6 +469,24 @@ def test_a_measure_of_ones_own(
     assert "own_measure_2" not in sys.modules
 
 
+def test_of_two_measures_with_one_quantity_the_one_that_is_asked_for_speaks(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for factor, name in (("1", "zextent"), ("2", "extent")):
+        text = OWN.replace("FACTOR", factor).replace('name="extent"', f'name="{name}"')
+        (tmp_path / f"own_twin_{factor}.py").write_text(text)
+    found = {}
+    for factor in ("1", "2", "1"):
+        result = analyze(run_path, measures=[f"own_twin_{factor}:largest"], **QUICK)  # type: ignore[arg-type]
+        found[factor] = result.results.series("activations", "0", "largest_entry")
+        table = [row for row in result.table if row["metric"] == "largest_entry"]
+        assert {row["layer"] for row in table} == {"0", "2"}
+        last = next(row["last"] for row in table if row["layer"] == "0")
+        assert last == pytest.approx(found[factor][-1])
+    np.testing.assert_array_equal(found["2"], 2 * found["1"])
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
