@@ -140,7 +140,8 @@ def analyze(
                 fit = {spec: m for spec, m in chosen.items() if spec not in refused}
                 plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
-                check_time(setup, device)
+                # Still `auto`: workers elsewhere, which may have a GPU.
+                check_time(setup, _device(device, executor).replace("auto", "cuda"))
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):

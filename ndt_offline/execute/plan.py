@@ -36,6 +36,7 @@ class Plan:
     unchanged: int  # rows at the front that stand where they are
     length: int  # rows per block
     blocks: tuple[Block, ...]
+    spectra: int  # rows of these blocks that lack spectra, and not only a measure
     lost: tuple[int, ...] = ()  # rows marked as done whose values are gone, or to be tried again
     measures: Mapping[str, str] = field(default_factory=dict)  # identity of each, as it is named
     redone: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # the same of a measure
@@ -76,7 +77,7 @@ def make_plan(
         )
         blocks = _blocks(run, np.zeros(len(steps), bool), length, bool(measures))
         keys = measure_keys(measures, as_text(spaces or {}))
-        return Plan(True, True, True, steps, 0, length, blocks, measures=keys)
+        return Plan(True, True, True, steps, 0, length, blocks, len(steps), measures=keys)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
     changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
     unchanged = _unchanged(results, steps)
@@ -91,12 +92,13 @@ def make_plan(
     if spaces is None:  # those of a prepared replay have just been looked at: see `refusal`
         measures = runnable(measures, results, known)
     keys, redone = measure_keys(measures, known), {}
+    bare = int((~done).sum())
     for spec, measure in measures.items():
         stand, again = stands(run, results, measure, keys[spec], unchanged, length)
         redone[spec] = again
         done[:unchanged] &= stand
     blocks = _blocks(run, done, length, bool(measures))
-    return Plan(False, changed, grows, steps, unchanged, length, blocks, lost, keys, redone)
+    return Plan(False, changed, grows, steps, unchanged, length, blocks, bare, lost, keys, redone)
 
 
 def _existing(store: Path) -> Results | None:
