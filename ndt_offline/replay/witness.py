@@ -21,6 +21,7 @@ from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.store.results import WHOLE
 
 Kept = dict[tuple[str, int], Any]  # {(measure, number of the layer): what is kept of its matrix}
 Fetch = Callable[[str], tuple[int, Decoded] | None]  # of a need such as `previous`: that row
@@ -101,8 +102,11 @@ class Witness:
                 empty[name] = np.full((len(layers), len(measure.names)), np.nan)
         return Sight(empty)
 
-    def see(self, sight: Sight, fetch: Fetch) -> Watch:
-        """What is told each layer's matrix as the probe passes; looks up the rows behind first."""
+    def see(self, sight: Sight, fetch: Fetch, updates: int = 0) -> Watch:
+        """What is told each layer's matrix as the probe passes; looks up the rows behind first.
+
+        updates: since the row before.
+        """
         names = sight.of(self._measures, "activations")
         layers = self._setup.spaces[0].layers
         past = {PLACES[need]: kept for need, kept in self._behind(names, fetch).items()}
@@ -119,8 +123,8 @@ class Witness:
                     place: kept.get((name, index)) for place, kept in past.items()
                 }
                 labels = self._labels(len(matrix)) if "labels" in measure.needs else None
-                view = View(layers[index].name, layers[index].kind, now=now, labels=labels, **given)
-                self._put(sight, name, index, view)
+                about = (layers[index].name, layers[index].kind, updates)
+                self._put(sight, name, index, View(*about, now=now, labels=labels, **given))
 
         return watch
 
@@ -132,6 +136,7 @@ class Witness:
         states = {PLACES[need]: self.state(row[1]) for need, row in found.items() if row}
         states["now"] = self.state(decoded)
         tables = self._tables(sight, needs, states["now"], spot)
+        kinds = {layer.name: layer.kind for layer in self._setup.spaces[1].layers}
         for name in names:
             if name in sight.problems:
                 continue
@@ -142,7 +147,8 @@ class Witness:
                 }
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
-                    self._put(sight, name, index, View(layer, updates=spot.updates, **given))
+                    about = (layer, kinds.get(layer, WHOLE.kind), spot.updates)
+                    self._put(sight, name, index, View(*about, **given))
 
     def _tables(
         self, sight: Sight, needs: Collection[str], state: State, spot: Spot

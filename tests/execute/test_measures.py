@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -467,6 +468,55 @@ def test_a_measure_of_ones_own(
     monkeypatch.delitem(sys.modules, "own_measure_2")
     assert "largest_entry" not in {r["metric"] for r in analyze(run_path, **QUICK).table}  # type: ignore[arg-type]
     assert "own_measure_2" not in sys.modules
+
+
+SEEN = """
+from ndt_offline.measure.plugin import Measure, Quantity
+
+def made(space):
+    def compute(view):
+        return {f"updates_{space}": view.updates, f"kind_{space}": KINDS.index(view.kind)}
+    names = (f"updates_{space}", f"kind_{space}")
+    needs = {"model": "gradients"}.get(space, space)
+    return Measure(name=f"seen_{space}", space=space, needs=frozenset({needs}), about="a view",
+                   quantities=tuple(Quantity(name) for name in names), compute=compute)
+
+KINDS = ("linear", "weight", "model")
+activations, weights, model = (made(s) for s in ("activations", "weights", "model"))
+"""
+
+
+def test_a_view_says_what_it_is_of_and_how_many_updates_it_is_after_the_last(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_views.py").write_text(SEEN)
+    spaces = ("activations", "weights", "model")
+    results = looked_at(run_path, [f"own_views:{space}" for space in spaces])
+    for kind, (space, layer) in enumerate(zip(spaces, ("0", "0.weight", "whole"), strict=True)):
+        updates = results.series(space, layer, f"updates_{space}")
+        assert updates[0] == 0 and (updates[1:] == 5).all()
+        assert (results.series(space, layer, f"kind_{space}") == kind).all()
+    assert results.layers("weights")[0].kind == "weight"
+
+
+@pytest.mark.parametrize(
+    ("space", "need"),
+    [
+        ("activations", "gradients"),
+        ("activations", "weights"),
+        ("weights", "labels"),
+        ("weights", "curvature"),
+        ("model", "previous"),
+        ("model", "weights"),
+    ],
+)
+def test_a_measure_is_refused_what_is_never_brought(space: str, need: str) -> None:
+    own = next(measure for measure in MEASURES.values() if measure.space == space)
+    with pytest.raises(UsageError, match=f"needs '{need}', which no layer of the space '{space}'"):
+        replace(own, needs=frozenset({need})).check()
+    for measure in MEASURES.values():
+        assert measure.check() is measure
 
 
 def test_of_two_measures_with_one_quantity_the_one_that_is_asked_for_speaks(
