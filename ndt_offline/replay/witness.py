@@ -26,7 +26,7 @@ from ndt_offline.store.results import WHOLE
 Kept = dict[tuple[str, int], Any]  # {(measure, number of the layer): what is kept of its matrix}
 Fetch = Callable[[str], tuple[int, Decoded] | None]  # of a need such as `previous`: that row
 Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix [rows, features]
-Forward = Callable[[Decoded, Watch], None]  # the probe through a checkpoint, watched
+Forward = Callable[[Decoded, Watch], str]  # the probe through a checkpoint, watched; its problem
 Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
 State = Mapping[str, torch.Tensor]
 Kinds = Mapping[str, Callable[[State, Spot], Table]]  # by need, of a checkpoint
@@ -109,7 +109,7 @@ class Witness:
         """
         names = sight.of(self._measures, "activations")
         layers = self._setup.spaces[0].layers
-        past = {PLACES[need]: kept for need, kept in self._behind(names, fetch).items()}
+        past = {PLACES[need]: kept for need, kept in self._behind(sight, names, fetch).items()}
 
         def watch(index: int, matrix: Any) -> None:
             for name in names:
@@ -171,7 +171,7 @@ class Witness:
             while len(self._past) > REMEMBERED:
                 self._past.pop(next(iter(self._past)))
 
-    def _behind(self, names: Collection[str], fetch: Fetch) -> dict[str, Kept]:
+    def _behind(self, sight: Sight, names: Collection[str], fetch: Fetch) -> dict[str, Kept]:
         """{need: what is kept of that row}, from memory where it is there."""
         rows = {}
         needs = {need for name in names for need in self._measures[name].needs}
@@ -179,18 +179,23 @@ class Witness:
             found = fetch(need)
             if found is not None:
                 asking = [name for name in names if self._measures[name].needs & PLACES.keys()]
-                rows[need] = self._remembered(*found, asking)
+                rows[need], problem = self._remembered(*found, asking)
+                if problem:  # it may be memory that is there tomorrow
+                    lacking = [name for name in asking if need in self._measures[name].needs]
+                    sight.problems |= dict.fromkeys(lacking, f"the row behind: {problem}")
         return rows
 
-    def _remembered(self, row: int, decoded: Decoded, names: Collection[str]) -> Kept:
+    def _remembered(self, row: int, decoded: Decoded, names: Collection[str]) -> tuple[Kept, str]:
+        """What is kept of that row, and what went wrong when it was looked at again."""
         known = self._past.pop(row, {})
         self._past[row] = known  # the last to be asked for is the last to be forgotten
+        problem = ""
         unseen = set(names) - {name for name, _ in known}
         if unseen:
             other = self.open(unseen)
-            self._forward(decoded, self.see(other, lambda need: None))
+            problem = self._forward(decoded, self.see(other, lambda need: None))
             self.keep(row, other)
-        return self._past[row]
+        return self._past[row], problem
 
     def state(self, decoded: Decoded) -> State:
         """Tensors of a checkpoint; they are views, and those of the last few are kept."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.execute.replay_all import in_process
 from ndt_offline.execute.standing import measure_keys
 from ndt_offline.measure.catalogue import MEASURES, choose_measures
+from ndt_offline.replay.capture import Capture
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 from ndt_offline.replay.numbers import Numbers
@@ -318,6 +320,32 @@ def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
     healed = looked_at(run_path, ["motion"])
     assert np.isfinite(healed.series("weights", "0.weight", "update_norm")[1:]).all()
     assert healed.unmeasured("motion") == []
+
+
+def test_a_row_behind_that_there_was_no_memory_for_is_tried_again(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = run_path / "attempts/0001/journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:45]))
+    looked_at(run_path, ["similarity"])
+    journal.write_bytes(whole)
+    original = Capture.outputs
+
+    def short(*given: Any, all_probes: bool = True) -> Any:
+        if not all_probes:  # who only watches: the row behind
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return original(*given, all_probes=all_probes)
+
+    monkeypatch.setattr(Capture, "outputs", short)
+    results = looked_at(run_path, ["similarity"])
+    said = {step: why for step, why in results.unmeasured("similarity") if "row behind" in why}
+    assert said and all("allocate memory" in why for why in said.values())
+    short_of = np.isin(results.steps, list(said))
+    assert np.isnan(results.series("activations", "0", "cka_first")[short_of]).all()
+    monkeypatch.undo()
+    again = looked_at(run_path, ["similarity"])
+    assert_same(again, looked_at(run_path, ["similarity"], out=tmp_path / "b.zarr"))
 
 
 def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
