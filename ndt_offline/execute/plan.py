@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ndt_offline.errors import UsageError
-from ndt_offline.execute.standing import measure_keys, runnable, stands
+from ndt_offline.execute.standing import CHUNKS, measure_keys, remember_layers, runnable, stands
 from ndt_offline.measure.plugin import Measure
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_mark
 from ndt_offline.run.reader import Run
@@ -22,7 +22,6 @@ from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, bl
 ABOUT = {"key", "notes", "problems", "skipped"}  # of a setup, as the store remembers it
 
 _CHUNK = re.compile(r"\d+/0", re.ASCII)
-CHUNKS = "chunks"  # attribute of the probe's array: which chunks of it were written
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,7 @@ def remember_chunks(results: Results) -> None:
     found = probe_chunks(results)
     if found != known_chunks(results):
         results.root["signals/probe"].attrs[CHUNKS] = sorted(found)
+    remember_layers(results)
 
 
 def _blocks(run: Run, done: np.ndarray, length: int, ends: bool = False) -> tuple[Block, ...]:

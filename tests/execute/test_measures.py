@@ -348,6 +348,21 @@ def test_a_row_behind_that_there_was_no_memory_for_is_tried_again(
     assert_same(again, looked_at(run_path, ["similarity"], out=tmp_path / "b.zarr"))
 
 
+def test_a_lost_chunk_of_some_layers_is_missed(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ndt_offline.store.schema.MAX_CHUNK", 1)  # a chunk for each layer
+    whole = looked_at(run_path, ["motion"])
+    assert looked_at(run_path, ["motion"]).measures["motion"]["values"].chunks[1] == 1
+    before = arrays(whole)
+    (whole.path / "measures/motion/values/c/0/1/0").unlink()
+    result = analyze(run_path, measures=["motion"], **QUICK)  # type: ignore[arg-type]
+    assert result.replayed == 64
+    for name, values in arrays(result.results).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+    assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
     model = small_model()
     with Recorder(tmp_path / "run", model) as record:
