@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore, WrapperStore
 
 from ndt_offline.storage.remote import Remote
+from ndt_offline.store.consolidated import collect
 from ndt_offline.store.ownership import changed_root
 from ndt_offline.store.remembering import remembering
 
@@ -164,27 +164,10 @@ def consolidate(path: Path, token: str | None = None) -> None:
 
     token: whose the store must be when they are written; None asks nothing.
     """
-    import warnings
-
-    opened = zarr_store(path)
-    whole = _Collected(LocalStore(opened) if isinstance(opened, Path) else opened)
-    with warnings.catch_warnings():
-        # Zarr warns that other readers may ignore it, which does no harm.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(whole)
+    metadata = collect(zarr_store(path))
     # Collecting takes long in a bucket: the root is written as it is by now.
     with changed_root(path, token) as document:
-        document[CONSOLIDATED] = whole.document[CONSOLIDATED]
-
-
-class _Collected(WrapperStore[Any]):
-    """A store whose root is not written but kept, as a dictionary."""
-
-    document: Mapping[str, Any]
-
-    async def set(self, key: str, value: Any) -> None:
-        assert key == "zarr.json"
-        self.document = json.loads(value.to_bytes())
+        document[CONSOLIDATED] = metadata
 
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:

@@ -184,8 +184,8 @@ def test_what_is_said_late_leaves_what_another_said(
 
     put(bucket, run_path)
     quick(RUN)
-    home: Any = relations if late == "newest" else schema.zarr
-    name = "put_phases" if late == "newest" else "consolidate_metadata"
+    home: Any = relations if late == "newest" else schema
+    name = "put_phases" if late == "newest" else "collect"
     original, taken = getattr(home, name), []
 
     def then(*given: Any, **named: Any) -> Any:
