@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from ndt_offline.run.reader import open_run
 from ndt_offline.storage.location import locate
 from ndt_offline.store import schema
 from ndt_offline.store.damage import reading
+from ndt_offline.store.ownership import take, undisturbed
 from ndt_offline.store.results import Results
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def analyze(
     page = _report_path(store, named=out is not None) if report else None
     if page is not None:
         check_replaceable(page)
-    with reading(store):
+    with reading(store), ExitStack() as watched:
         with locked(store):
             key = setup_key(run, parameters)
             chosen = choose_measures(known_measures(store) if measures is None else measures)
@@ -142,19 +143,23 @@ def analyze(
                 fit = {spec: m for spec, m in chosen.items() if spec not in refused}
                 plan = make_plan(run, store, key, space_keys(setup), fit)
                 check_fits(estimate(setup, plan), store)
-                check_time(setup, device)
+                # Still `auto`: workers elsewhere, which may have a GPU.
+                check_time(setup, _device(device, executor).replace("auto", "cuda"))
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):
-                    _replay(store, plan, setup, executor, told, device)
-                    remember_refused(store, chosen, refused)
-            results = Results(store)
+                    token = _replay(store, plan, setup, executor, told, device)
+                    remember_refused(Results(store, token), chosen, refused)
+            else:
+                token = take(store)
+            results = Results(store, token)
+            watched.enter_context(undisturbed(store, token))
             put_driven(results, chosen)
             asked = dataclasses.replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
             odd = put_signals(run, results)
             told("deriving", 0, 0)
-            _derive(store, results, asked, workers)
+            _derive(results, token, asked, workers)
 
         table = summary_rows(results)
         signs = find_signatures(results, table)
@@ -193,18 +198,19 @@ def _replay(
     executor: Executor | None,
     told: Progress,
     device: str,
-) -> None:
-    """Bring the store to the run's present rows, and every row to `done`."""
+) -> str:
+    """Bring the store to the run's present rows, and every row to `done`; returns its token."""
     job = make_job(setup, store, measures=plan.measures, device=_device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
-        return
+        return job.token
     from ndt_offline.execute.replay_all import in_process
 
     count = _Counter(plan.todo, told)
     with closing((executor or in_process)(job, plan.blocks, count)) as reports:
         for report in reports:
             count.failed += len(report.problems)
+    return job.token
 
 
 def _device(asked: str, executor: Executor | None) -> str:
@@ -217,15 +223,15 @@ def _device(asked: str, executor: Executor | None) -> str:
     return found.partition(":")[0] if asked == "auto" else asked
 
 
-def _derive(store: Path, results: Results, asked: Question, workers: int | None) -> None:
+def _derive(results: Results, token: str, asked: Question, workers: int | None) -> None:
     from threadpoolctl import threadpool_limits
 
     from ndt_offline.execute.derive import derive
 
-    schema.forget_consolidated(store)
+    schema.forget_consolidated(results.path)
     with threadpool_limits(limits=1):
         derive(results, asked, workers)
-    schema.consolidate(store)
+    schema.consolidate(results.path, token)
 
 
 def _store_path(out: str | Path) -> Path:

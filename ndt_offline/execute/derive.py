@@ -18,7 +18,7 @@ from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.measure.metrics import Metric, choose_metrics
 from ndt_offline.storage.location import files_below
-from ndt_offline.store.results import SPACES, Results, SeriesId
+from ndt_offline.store.results import ASKED, SPACES, Results, SeriesId
 from ndt_offline.store.schema import STATUS, WIDE, put_series
 
 
@@ -39,6 +39,9 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
 
     workers: processes for what takes long, default one per core; the answer is the same.
     """
+    results.check_owner()
+    if results.attrs.get(ASKED) != list(question.measures):
+        results.say(**{ASKED: list(question.measures)})
     put_metrics(results, question.metrics, workers)
     ids, values = collect(results, question.metrics, question.measures)
     # What a series lacks is said in its status; numpy's own warnings would say it again.
@@ -55,7 +58,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
     rates = results.answer("rates")
     if rates is not None and rates.attrs.get("spectra") == results.content_key():
         newest["rates"] = rates.basename
-    results.root.attrs["newest"] = newest
+    results.say(newest=newest)
     return Answers(ids, stages)
 
 

@@ -26,6 +26,7 @@ def put_driven(results: Results, asked: Mapping[str, Measure]) -> None:
     keys = measure_keys(chosen, spaces)
     for spec, measure in chosen.items():
         if key_of_measure(results.root, measure.name) != keys[spec]:
+            results.check_owner()
             forget_consolidated(results.path)
             create_measure(
                 results.root,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from ndt_offline.errors import RefusedError
 from ndt_offline.execute.plan import Plan
-from ndt_offline.replay.setup import Setup
+from ndt_offline.measure.catalogue import choose_measures
+from ndt_offline.replay.footprint import LIBRARIES
+from ndt_offline.replay.processors import cores
+from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.replay.workspace import ELEMENTS, SHORTEST
 from ndt_offline.storage.location import is_remote
 
-LIBRARIES = 320 * 2**20  # what a process takes before it has read anything
 COPIES = 7  # of a checkpoint: its bytes, the last three decoded, what a decoder works with, upcast
 GRAMS = 6  # float64 squares of the smaller side: Gram matrix, reduction, and a layer that widens
 
@@ -41,12 +43,28 @@ class Estimate:
 def estimate(setup: Setup, plan: Plan, seconds: float | None = None) -> Estimate:
     """From shapes alone, but for the seconds per row."""
     values = [8 * len(space.layers) * space.width for space in setup.spaces]
+    measures = choose_measures(tuple(plan.measures)).values()
+    beside = sum(8 * len(layers_of(m, setup)) * len(m.names) for m in measures)
     weights = sum(4 * x.rows * x.columns for x in setup.spaces[1].layers)
     widest = max((x.components for space in setup.spaces for x in space.layers), default=0)
     work = 8 * (GRAMS * widest**2 + 2 * max(ELEMENTS, SHORTEST * widest))
-    block = 2 * plan.length * sum(values)
+    block = 2 * plan.length * (sum(values) + beside)
     memory = LIBRARIES + COPIES * weights + setup.passing + work + block
-    return Estimate(plan.todo, len(plan.blocks), memory, plan.todo * sum(values), seconds)
+    memory += _of_slopes({need for m in measures for need in m.needs}, setup, weights)
+    disk = plan.spectra * sum(values) + plan.todo * beside
+    return Estimate(plan.todo, len(plan.blocks), memory, disk, seconds)
+
+
+def _of_slopes(needs: Set[str], setup: Setup, weights: int) -> int:
+    """Bytes for gradients of single samples, and for Lanczos vectors; weights: bytes of them."""
+    if not needs & {"gradients", "curvature"}:
+        return 0
+    from ndt_offline.replay import gradients, lanczos  # they load torch
+
+    samples = max((layer.rows for layer in setup.spaces[0].layers), default=1)
+    pieces = min(gradients.MEMORY, 2 * samples * weights) if "gradients" in needs else 0
+    vectors = min(lanczos.MEMORY, lanczos.ITERATIONS * weights) if "curvature" in needs else 0
+    return pieces + vectors
 
 
 def check_fits(need: Estimate, store: Path, memory: int | None = None) -> None:
@@ -73,11 +91,9 @@ def check_fits(need: Estimate, store: Path, memory: int | None = None) -> None:
 
 def best_workers(need: Estimate, asked: int | None = None) -> int:
     """One process per core, but no more than memory holds or there are blocks for."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    holds = max(1, free_memory() // max(need.memory, 1)) if free_memory() else cores
-    return asked if asked is not None else max(1, min(cores, holds, need.blocks))
+    there = cores()
+    holds = max(1, free_memory() // max(need.memory, 1)) if free_memory() else there
+    return asked if asked is not None else max(1, min(there, holds, need.blocks))
 
 
 def free_memory() -> int:

@@ -15,16 +15,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from ndt_offline.execute.guard import CAN_FORK, die_with_parent, fork, portable
+from ndt_offline.replay.processors import cores
 
 T = TypeVar("T")
 AHEAD = 2  # pieces that a child has been given at most: it never waits for the next one
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_forks(task: Callable[[int], T], count: int, workers: int | None = None) -> list[T]:

@@ -20,6 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from ndt_offline.errors import NdtError
+from ndt_offline.replay.footprint import forget_parent
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 
@@ -104,6 +105,7 @@ def fork() -> int:
 def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connection) -> None:
     code = 1
     try:
+        forget_parent()
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         from ndt_offline.replay.block import BlockRunner

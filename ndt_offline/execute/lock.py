@@ -31,7 +31,8 @@ def locked(store: Path) -> Iterator[None]:
     The operating system drops the lock with the process, however it dies: nothing is left to
     clean by hand. Between machines it works where the file system has working locks (NFS 4,
     Lustre with `flock`). Object storage has none: there the last one to start takes over, by the
-    token in the root's attributes, and the one before it stops at its next block.
+    token in the root's attributes (`store.ownership`), and the one before it stops at its next
+    block or at the next thing that it says of the store.
     """
     if is_remote(store):
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ndt_offline.errors import UsageError
-from ndt_offline.execute.standing import measure_keys, runnable, stands
+from ndt_offline.execute.standing import CHUNKS, measure_keys, remember_layers, runnable, stands
 from ndt_offline.measure.plugin import Measure
 from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_mark
 from ndt_offline.run.reader import Run
@@ -22,7 +22,6 @@ from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, bl
 ABOUT = {"key", "notes", "problems", "skipped"}  # of a setup, as the store remembers it
 
 _CHUNK = re.compile(r"\d+/0", re.ASCII)
-CHUNKS = "chunks"  # attribute of the probe's array: which chunks of it were written
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Plan:
     unchanged: int  # rows at the front that stand where they are
     length: int  # rows per block
     blocks: tuple[Block, ...]
+    spectra: int  # rows of these blocks that lack spectra, and not only a measure
     lost: tuple[int, ...] = ()  # rows marked as done whose values are gone, or to be tried again
     measures: Mapping[str, str] = field(default_factory=dict)  # identity of each, as it is named
     redone: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # the same of a measure
@@ -69,14 +69,14 @@ def make_plan(
     """
     steps = np.array(run.steps, np.int64)
     results = _existing(store)
+    measures = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
     if results is None:
         length = block_length(
             len(steps), max((entry.size or 0 for entry in run.entries), default=0)
         )
         blocks = _blocks(run, np.zeros(len(steps), bool), length, bool(measures))
-        fit = {spec: m for spec, m in (measures or {}).items() if "probe" not in m.needs}
-        keys = measure_keys(fit, as_text(spaces or {}))
-        return Plan(True, True, True, steps, 0, length, blocks, measures=keys)
+        keys = measure_keys(measures, as_text(spaces or {}))
+        return Plan(True, True, True, steps, 0, length, blocks, len(steps), measures=keys)
     changed = (results.attrs["setup"] or {}).get("key") != f"{key:016x}"
     changed |= spaces is not None and results.attrs.get("spaces") != as_text(spaces)
     unchanged = _unchanged(results, steps)
@@ -88,14 +88,16 @@ def make_plan(
         done[:unchanged] = _done(run, results, key, unchanged) & there
     lost = tuple(np.flatnonzero(~there).tolist())
     known = results.attrs.get("spaces", {}) if spaces is None else as_text(spaces)
-    measures = runnable(measures or {}, results, known)
+    if spaces is None:  # those of a prepared replay have just been looked at: see `refusal`
+        measures = runnable(measures, results, known)
     keys, redone = measure_keys(measures, known), {}
+    bare = int((~done).sum())
     for spec, measure in measures.items():
         stand, again = stands(run, results, measure, keys[spec], unchanged, length)
         redone[spec] = again
         done[:unchanged] &= stand
     blocks = _blocks(run, done, length, bool(measures))
-    return Plan(False, changed, grows, steps, unchanged, length, blocks, lost, keys, redone)
+    return Plan(False, changed, grows, steps, unchanged, length, blocks, bare, lost, keys, redone)
 
 
 def _existing(store: Path) -> Results | None:
@@ -198,6 +200,7 @@ def remember_chunks(results: Results) -> None:
     found = probe_chunks(results)
     if found != known_chunks(results):
         results.root["signals/probe"].attrs[CHUNKS] = sorted(found)
+    remember_layers(results)
 
 
 def _blocks(run: Run, done: np.ndarray, length: int, ends: bool = False) -> tuple[Block, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ndt_offline.errors import RefusedError
 from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.plan import Plan
 from ndt_offline.measure.catalogue import choose_measures
+from ndt_offline.replay.device import find_device
 from ndt_offline.replay.history import depends
 from ndt_offline.replay.job import Job, Limits
 from ndt_offline.replay.mark import space_keys
@@ -17,6 +20,7 @@ from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.storage.location import locate
 from ndt_offline.store.growth import as_text, grow, make_store, open_store, same_rows
 from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
+from ndt_offline.store.ownership import WRITER, take, write_attributes
 
 FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
@@ -42,8 +46,9 @@ def make_job(
 def check_time(setup: Setup, device: str = "cpu", limits: Limits | None = None) -> None:
     """Raise RefusedError where no machine of this kind replays a checkpoint within the limit.
 
-    A graph is data from a file: it may be legal, and ask for a year.
+    A graph is data from a file: it may be legal, and ask for a year. `auto` is what is here.
     """
+    device = find_device(device) if device == "auto" else device
     seconds, rate = (limits or Limits()).seconds, FASTEST.get(device, FASTEST[""])
     least = setup.flops / rate
     if least > seconds:
@@ -64,15 +69,22 @@ def ready_store(job: Job, plan: Plan) -> None:
     if plan.create:
         root = make_store(store, setup.spaces, plan.length, job.keys)
     else:
+        take(store, job.token)  # first: a task of an earlier analysis stops at its next block
         root = open_store(store, setup.spaces, job.keys)
     if not same_rows(root, len(plan.steps)) or plan.grows:
         grow(root, plan.steps, plan.unchanged)
     for name in ("records/spectra", "records/measured"):
-        for row in plan.lost:
-            root[name][row] = 0
+        forget(root[name], plan.lost)
     _ready_measures(root, job, plan)
     devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
-    root.attrs.update({"writer": job.token, "setup": setup.about(), "devices": devices})
+    about = {WRITER: job.token, "setup": setup.about(), "devices": devices}
+    write_attributes(root, store, about, None if plan.create else job.token)
+
+
+def forget(marks: Any, rows: Sequence[int]) -> None:
+    """Set the marks of these rows to 0; each chunk is read and written once."""
+    if len(rows):
+        marks.oindex[np.asarray(rows)] = 0
 
 
 def _ready_measures(root: Any, job: Job, plan: Plan) -> None:
@@ -80,8 +92,7 @@ def _ready_measures(root: Any, job: Job, plan: Plan) -> None:
     for spec, measure in choose_measures(tuple(job.measures)).items():
         key = job.measures[spec]
         if key_of_measure(root, measure.name) == key:
-            for row in plan.redone.get(spec, ()):
-                root[f"{GROUP}/{measure.name}/mark"][row] = 0
+            forget(root[f"{GROUP}/{measure.name}/mark"], plan.redone.get(spec, ()))
             continue
         create_measure(
             root,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 
 from ndt_offline.errors import NdtError
 from ndt_offline.measure.plugin import FORWARD, Measure, missing
@@ -14,11 +15,12 @@ FITS = {"cross_entropy", "nll", "mse", "l1", "bce_with_logits"}  # losses with a
 
 def refusals(measures: Mapping[str, Measure], setup: Setup, run: Run) -> dict[str, str]:
     """{how it is named: why} of the measures that this run cannot give."""
-    reasons = {spec: _reason(measure, setup, run) for spec, measure in measures.items()}
+    apart = cache(lambda: _gradients(setup, run))  # it takes forward passes
+    reasons = {spec: _reason(measure, setup, run, apart) for spec, measure in measures.items()}
     return {spec: reason for spec, reason in reasons.items() if reason}
 
 
-def _reason(measure: Measure, setup: Setup, run: Run) -> str:
+def _reason(measure: Measure, setup: Setup, run: Run, apart: Callable[[], str]) -> str:
     if measure.needs & FORWARD and not setup.activations:
         return next(iter(setup.notes), "there is no layer of activations")
     if not layers_of(measure, setup):
@@ -32,11 +34,10 @@ def _reason(measure: Measure, setup: Setup, run: Run) -> str:
         labels = Labels(run, setup)
         if all(labels(rows) is None for _, rows in sizes):
             return "the probe has no label for each row of a layer"
-    if measure.needs & {"gradients", "curvature"}:
-        if setup.loss not in FITS:
-            return f"the loss was recorded as {setup.loss!r}, which has no gradient"
-        return _gradients(setup, run)
-    return ""
+    if measure.needs & {"gradients", "curvature"} and setup.loss not in FITS:
+        return f"the loss was recorded as {setup.loss!r}, which has no gradient"
+    # The Hessian is of the mean loss: it does not ask whose part of it is whose.
+    return apart() if "gradients" in measure.needs else ""
 
 
 def _gradients(setup: Setup, run: Run) -> str:
@@ -55,7 +56,7 @@ def _gradients(setup: Setup, run: Run) -> str:
         except NdtError as error:
             return error.what
         return ""
-    return "no checkpoint can be read"
+    return ""  # none can be read: each row will say so, and be tried again when its file changes
 
 
 def _sizes(measure: Measure, setup: Setup) -> list[tuple[str, int]]:

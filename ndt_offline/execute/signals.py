@@ -22,7 +22,7 @@ def put_signals(run: Run, results: Results) -> list[Problem]:
     """Journal scalars and restarts into the store, where they are not there as they are."""
     starts = [int(attempt.start_step) for attempt in run.attempts[1:]]
     if results.attrs.get("restarts", []) != starts:
-        results.root.attrs["restarts"] = starts
+        results.say(restarts=starts)
     signals, odd, kept = results.root["signals"], [], {*OWN_SIGNALS}
     for name in run.scalar_names:
         stored = signal_name(name)

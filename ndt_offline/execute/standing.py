@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from ndt_offline.measure.plugin import Measure
 from ndt_offline.replay.history import lacking_mark, measure_key, measure_mark, rows_behind
 from ndt_offline.replay.mark import SEGMENT, is_passing
 from ndt_offline.run.reader import Run
+from ndt_offline.storage.location import files_below
 from ndt_offline.store.measures import GROUP, key_of_measure, measure_groups
 from ndt_offline.store.results import Results
 from ndt_offline.store.schema import open_root
+
+CHUNKS = "chunks"  # attribute of an array: which of its chunks were written
+_CHUNK = re.compile(r"\d+/\d+/0", re.ASCII)
 
 
 def measure_keys(measures: Mapping[str, Measure], spaces: Mapping[str, str]) -> dict[str, str]:
@@ -37,20 +42,20 @@ def known_measures(store: Path) -> tuple[str, ...]:
 def runnable(
     measures: Mapping[str, Measure], results: Results, spaces: Mapping[str, str]
 ) -> dict[str, Measure]:
-    """Those that a replay is for, and that were not refused when they were asked for before."""
-    measures = {spec: m for spec, m in measures.items() if "probe" not in m.needs}
+    """Those that were not refused when they were asked for before: a reason to prepare a replay."""
     keys, refused = measure_keys(measures, spaces), refused_measures(results)
     return {s: m for s, m in measures.items() if refused.get(s, {}).get("key") != keys[s]}
 
 
-def remember_refused(store: Path, asked: Mapping[str, Measure], reasons: Mapping[str, str]) -> None:
+def remember_refused(
+    results: Results, asked: Mapping[str, Measure], reasons: Mapping[str, str]
+) -> None:
     """Note what was refused, so that the same question is not a reason to replay."""
-    results = Results(store)
     keys = measure_keys(asked, results.attrs.get("spaces", {}))
     known = {s: about for s, about in refused_measures(results).items() if s not in asked}
     new = {spec: {"key": keys[spec], "reason": reason} for spec, reason in reasons.items()}
     if refused_measures(results) != known | new:
-        results.root.attrs["refused"] = known | new
+        results.say(refused=known | new)
 
 
 def computed(results: Results, asked: Mapping[str, Measure]) -> tuple[str, ...]:
@@ -98,9 +103,30 @@ def _gone(
     """Rows with values whose chunk is not there: it would read as NaN, without an error."""
     held = (marks != 0) & (np.asarray(problems, object) == "")
     gone = np.zeros(len(marks), bool)
+    stored = _chunks(results, name)
+    known = set(results.root[f"{GROUP}/{name}/values"].attrs.get(CHUNKS, ()))
+    there, lost = (
+        {int(file.split("/")[0]) for file in files} for files in (stored, known - stored)
+    )
     for start in range(0, len(marks), length):
-        part = slice(start, start + length)
-        folder = results.path / GROUP / name / "values" / "c" / str(start // length)
-        if held[part].any() and not folder.is_dir():
+        part, at = slice(start, start + length), start // length
+        if held[part].any() and (at not in there or at in lost):
             gone[part] = held[part]
     return gone
+
+
+def remember_layers(results: Results) -> None:
+    """Which chunks of a measure there are, where its layers take several.
+
+    Layers without a number have none: only what was there can be missed.
+    """
+    for name, group in results.measures.items():
+        values, found = group["values"], sorted(_chunks(results, name))
+        if values.chunks[1] < values.shape[1] and values.attrs.get(CHUNKS) != found:
+            values.attrs[CHUNKS] = found
+
+
+def _chunks(results: Results, name: str) -> set[str]:
+    """The chunks of a measure's values that are on disk, as step/layer/quantity."""
+    stored = files_below(results.path / GROUP / name / "values" / "c")
+    return {file for file in stored if _CHUNK.fullmatch(file)}

@@ -49,7 +49,7 @@ def put_rates(
 
     group = stage_of(results.root["derived"], "rates", key, make)
     newest = dict(results.root.attrs.get("newest", {}))
-    results.root.attrs["newest"] = newest | {"rates": group.basename}
+    results.say(newest=newest | {"rates": group.basename})
     return group
 
 

@@ -86,6 +86,11 @@ class Graph:
         """UsageError where a probe does not fit: names, dtypes and shapes, batch size included."""
         self._bound_inputs(inputs)
 
+    def in_dtypes(self, inputs: Any) -> dict[str, torch.Tensor]:
+        """A probe's tensors by name, in the dtypes that the graph computes with."""
+        bound = self._bound_inputs(inputs)
+        return {slot.key: bound[slot.name] for slot in self.document.inputs}
+
     def check_state(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """UsageError where a checkpoint with these {name: shape} does not fit the graph."""
         for slot in self.document.parameters:

@@ -19,6 +19,7 @@ from ndt_offline.measure.units import (
 # Operations that are a non-linearity themselves, with the ends between which they saturate.
 _AFTER = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0)}
 _RECTIFIED = ("relu", "gelu", "silu", "elu", "leaky_relu", "relu6", "softplus", "mish")
+_OFF = ("relu", "relu6")  # what is off comes out of these as exactly 0, of no other one
 NEIGHBOURS = 20
 
 
@@ -31,11 +32,12 @@ def similarity_of(view: View, places: Mapping[str, str]) -> Mapping[str, float]:
 def units_of(view: View) -> Mapping[str, float]:
     """Single units of a layer, averaged over them; see `UNITS`."""
     kind = "post" if view.kind in (*_AFTER, *_RECTIFIED) else "pre"
-    found = {
-        "activation_entropy": float(activation_entropy(view.now).mean()),
-        "dead_share": dead_share(view.now, kind),
-        "sparsity": sparsity(view.now, kind),
-    }
+    found = {"activation_entropy": float(activation_entropy(view.now).mean())}
+    if kind == "pre" or view.kind in _OFF:
+        found |= {
+            "dead_share": dead_share(view.now, kind),
+            "sparsity": sparsity(view.now, kind),
+        }
     if view.kind not in _RECTIFIED:  # they have no flat ends
         bounds = _AFTER.get(view.kind, (-1.0, 1.0))
         found["saturated_share"] = saturated_share(view.now, kind, bounds)
@@ -102,8 +104,10 @@ UNITS = Measure(
     compute=units_of,
     about="Single units over the probe. A layer that is measured before its non-linearity is off "
     "where it is not positive, as a rectifier has it, and saturated beyond 3, as tanh would be. "
-    "A unit that is dead on the probe may answer to other data.",
+    "Measured behind it, relu and relu6 alone say what is off: of gelu, tanh and the like there is "
+    "no dead_share and no sparsity. A unit that is dead on the probe may answer to other data.",
     cost=lambda rows, columns: 80.0 * rows * columns,
+    version=2,
 )
 
 DIMENSION = Measure(

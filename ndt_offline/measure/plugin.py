@@ -33,6 +33,11 @@ NEEDS = {
 FORWARD = {"activations", "labels", "gradients", "curvature"}  # what a forward pass is needed for
 HISTORY = ("previous", "before_previous", "first", "last")
 SPACES = ("activations", "weights", "model")
+BROUGHT = {  # what there is for a layer of each space
+    "activations": {"activations", "labels", *HISTORY},
+    "weights": {"weights", "gradients", *HISTORY},
+    "model": {"gradients", "curvature", "probe"},
+}
 WHOLE = "whole"  # the one layer of the space `model`
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -50,7 +55,8 @@ class Quantity:
 class View:
     """One layer of one checkpoint, with what the measure asked for; None where there is none.
 
-    kind        operation that makes the layer, such as addmm or relu; `parameter` for a weight
+    kind        operation that makes the layer, such as addmm or relu; `weight` for a weight,
+                `model` for the whole
     updates     updates of the training since the recorded step before
     now         its matrix: activations [rows, features], or a weight [out, rest]
     before, before2, first, last    the same at other recorded steps
@@ -116,10 +122,14 @@ class Measure:
         unknown = self.needs - set(NEEDS)
         if unknown:
             raise self._wrong(f"needs {min(unknown)!r}", ", ".join(NEEDS))
-        if "probe" in self.needs and (len(self.needs) > 1 or self.space != "model"):
-            raise self._wrong("needs `probe` beside something else", "the space `model`, no other")
         if self.space not in SPACES:
             raise self._wrong(f"is of space {self.space!r}", ", ".join(SPACES))
+        if "probe" in self.needs and (len(self.needs) > 1 or self.space != "model"):
+            raise self._wrong("needs `probe` beside something else", "the space `model`, no other")
+        never = self.needs - BROUGHT[self.space]
+        if never:
+            what = f"needs {min(never)!r}, which no layer of the space {self.space!r} is given"
+            raise self._wrong(what, ", ".join(sorted(BROUGHT[self.space])))
         for name in (self.name, *self.names):
             if not _NAME.fullmatch(name):
                 raise self._wrong(f"uses the name {name!r}", "letters a-z, digits and _")

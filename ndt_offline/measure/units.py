@@ -4,7 +4,8 @@ x [n, p] holds n samples of p units. Two readings, chosen by `kind`:
 
     pre   what a linear layer or convolution gives out, before its non-linearity (what is measured
           by default); a rectifier is assumed to follow: it is off where x <= 0
-    post  the output of the non-linearity itself; it is off where |x| <= tolerance
+    post  the output of the non-linearity itself; it is off where |x| <= tolerance, which says
+          something of relu and relu6 alone: others give small numbers where they are off, not 0
 
 Counts are over the probe: a unit that is dead here may answer to other data.
 Values that are not finite give NaN.

@@ -11,7 +11,7 @@ from ndt_offline.relate.ranks import Floats
 PLAIN = 6.0
 FEWEST = 50
 LIMIT = 100.0
-# No sample is thought noisier than this many times the median of the first ones.
+# No early sample is thought noisier than this many times the median of the first ones.
 EXCESS, EARLIEST = 2.0, 16
 
 
@@ -20,8 +20,8 @@ def volatility(values: Floats, t: Floats) -> Floats:
 
     b is the slope of log |second difference| on t = log(step + 1), where trends have no part; it
     is 0 unless plain: one wrong slope does more harm to the first few samples, which weigh most
-    in t, than a true but weak one. Never more than a factor of 100 from the mean, nor more than
-    twice what the first 16 samples show.
+    in t, than a true but weak one. Never more than a factor of 100 from the mean; nor, before the
+    mean of t, more than twice what the first 16 samples show.
     """
     sizes = np.abs(np.diff(values, n=2, axis=1))
     return np.vstack([_curve(row, t) for row in sizes]) if len(values) else np.ones(values.shape)
@@ -48,4 +48,6 @@ def _curve(sizes: Floats, t: Floats) -> Floats:
     seen = EXCESS * np.median(sizes[:EARLIEST][moved[:EARLIEST]] if moved[:EARLIEST].any() else 0.0)
     trend = slope * (t - t.mean())
     ceiling = max(float(np.log(seen)) - center, 0.0) if seen > 0 else 0.0
-    return np.exp(np.clip(trend, -np.log(LIMIT), min(ceiling, np.log(LIMIT))))
+    # They say nothing of the late samples: noise that grows must be free to.
+    trend = np.where(t < t.mean(), np.minimum(trend, ceiling), trend)
+    return np.exp(np.clip(trend, -np.log(LIMIT), np.log(LIMIT)))

@@ -146,7 +146,7 @@ class BlockRunner:
         entry = block.entries[row - block.start]
         try:
             watch = self._survey.begin(row, needs.measures)
-            decoded = None
+            decoded, unseen = None, ""
             if self._device == "cpu":
                 decoded = decoder.read(entry)
                 replayer = self._replayer(needs.spaces, watch is not None)
@@ -154,9 +154,10 @@ class BlockRunner:
             else:
                 result = self._on_device(decoder, block, row, needs.spaces)
                 if watch is not None:  # measures look at activations here
-                    self._pass(decoder.read(entry), watch)
+                    unseen = self._pass(decoder.read(entry), watch)
             if needs.measures:
-                self._survey.finish(row, decoded or decoder.read(entry), result.problem)
+                decoded = decoded or decoder.read(entry)
+                self._survey.finish(row, decoded, result.problem or unseen)
         except NdtError as error:
             damaged = isinstance(error, DamagedError)
             problem = f"{error.path or entry.path}: {error.what}"
@@ -171,9 +172,9 @@ class BlockRunner:
             return self._none("")
         return self._group.measure(self._batches(spaces), decoder, block, row, spaces)
 
-    def _pass(self, decoded: Decoded, watch: Watch) -> None:
-        """The probe through a checkpoint that a measure looks back at."""
-        self._replayer(frozenset(), True).measure(decoded, watch)
+    def _pass(self, decoded: Decoded, watch: Watch) -> str:
+        """The probe through a checkpoint that a measure looks at; what went wrong, or nothing."""
+        return self._replayer(frozenset(), True).measure(decoded, watch).problem
 
     def _open_ledgers(self) -> dict[str, dict[str, Any]]:
         keys, measures = self._job.measures, self._measures.items()

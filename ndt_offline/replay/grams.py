@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +11,7 @@ import torch
 
 from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.deficient import TRUSTED
+from ndt_offline.replay.processors import cores
 from ndt_offline.replay.product import values_of_products
 from ndt_offline.replay.spectra import LARGEST, SMALLEST
 from ndt_offline.replay.workspace import Array, Workspace
@@ -87,8 +87,7 @@ def _roots(ascending: np.ndarray) -> Array | None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(max(1, min(THREADS, cores or 1)))
+    return ThreadPoolExecutor(min(THREADS, cores()))
 
 
 def products(matrix: torch.Tensor, factors: Factors, pieces: int = PIECE) -> Parts:

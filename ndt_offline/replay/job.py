@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass, field
 
-from ndt_offline.errors import NdtError
 from ndt_offline.replay.setup import Setup
 from ndt_offline.storage.location import locate
+from ndt_offline.store.ownership import check_owner
 
 HOUR = 3600.0
 
@@ -43,6 +42,4 @@ class Job:
 
     def check_token(self) -> None:
         """Raise NdtError where the store belongs to another analysis by now."""
-        about = json.loads((locate(self.store) / "zarr.json").read_bytes())
-        if about["attributes"].get("writer") != self.token:
-            raise NdtError("another analysis has taken over the store", path=self.store)
+        check_owner(locate(self.store), self.token)

@@ -41,7 +41,6 @@ class Ledger:
             for part in ("values", "problem"):
                 array = self._stored[part]
                 self._rows[part] = np.full((count, *array.shape[1:]), array.fill_value, array.dtype)
-        self._worded = bool((self._rows["problem"] != "").any())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,7 +59,6 @@ class Ledger:
         # A chunk of NaN alone is not written: only with a reason it is not taken for lost.
         nothing = values is None or not np.isfinite(values).any()
         self._rows["problem"][at] = problem or (NOTHING if nothing else "")
-        self._worded |= bool(self._rows["problem"][at])
         self._rows["mark"][at] = mark
 
     def write(self) -> None:
@@ -68,6 +66,6 @@ class Ledger:
         if not self._touched:
             return
         self._job.check_token()
+        # Nothing to say is written too: rows that are tried again may have left their words there.
         for part, array in self._stored.items():
-            if part != "problem" or self._worded:  # nothing to say is what an array says unwritten
-                array[self._span] = self._rows[part]
+            array[self._span] = self._rows[part]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from ndt_offline.replay.setup import MEASURE_VERSION, Setup
+from ndt_offline.replay.setup import MEASURE_VERSION, UPCAST_VERSION, Setup
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.storage.location import locate
@@ -120,7 +120,7 @@ def space_keys(setup: Setup) -> dict[str, int]:
     if setup.config:
         files.append(locate(setup.config))
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
-    both = (MEASURE_VERSION, chosen.center, chosen.upcast)
+    both = (MEASURE_VERSION, chosen.center, chosen.upcast and UPCAST_VERSION)
     forward = (hashes, chosen.model, setup.loss, [asdict(x) for x in setup.activations])
     layers = [asdict(layer) for layer in setup.spaces[1].layers]
     return {

@@ -37,11 +37,14 @@ class Numbers:
 
     def gradients(self, state: State, spot: Spot) -> Table:
         """`measure.noise_scale.gradient_numbers` of every parameter, and of the whole."""
-        state = self._floats(state)
         with torch.enable_grad():
             sums = self.maker(state).sums(state)
         rows = zip(sums.squared, sums.along, sums.direction, strict=True)
         table = {name: gradient_numbers(*row) for name, row in zip(sums.names, rows, strict=True)}
+        # A checkpoint may keep a tied tensor under another of its names than the graph does.
+        for slot in self._graph_and_probe[0].document.parameters:
+            if slot.key in table:
+                table |= dict.fromkeys(slot.aliases, table[slot.key])
         return table | {WHOLE: gradient_numbers(*sums.whole)}
 
     def curvature(self, state: State, spot: Spot) -> Table:
@@ -78,7 +81,7 @@ class Numbers:
 
     def _found(self, state: State, start: Curvature | None) -> Curvature:
         with torch.enable_grad():
-            return self._sharpness.measure(self._floats(state), start, TOLERANCE)
+            return self._sharpness.measure(state, start, TOLERANCE)
 
     @cached_property
     def _sharpness(self) -> Sharpness:
@@ -90,7 +93,7 @@ class Numbers:
         if self._made is None:
             graph, probe = self._graph_and_probe
             self._made = SampleGradients(
-                graph, probe.inputs, probe.targets, self._setup.loss, self._floats(state)
+                graph, probe.inputs, probe.targets, self._setup.loss, state
             )
         return self._made
 
@@ -99,12 +102,6 @@ class Numbers:
         chosen, run = self._setup.parameters, locate(self._setup.run)
         config = locate(self._setup.config) if self._setup.config else None
         return load_graph_and_probe(run, chosen, probe_path(self._run, chosen), config)
-
-    def _floats(self, state: State) -> State:
-        if not self._setup.parameters.upcast:
-            return state
-        low = {n: t for n, t in state.items() if t.is_floating_point() and t.dtype.itemsize < 4}
-        return {**state, **{name: tensor.float() for name, tensor in low.items()}}
 
 
 def _finite(found: Curvature) -> Curvature | None:

@@ -26,6 +26,7 @@ Rules = Mapping[str, str]
 Chooser = Callable[[Sequence[str] | None, Rules], Chosen]
 
 MEASURE_VERSION = 3  # raised when the numbers a replay gives change
+UPCAST_VERSION = 2  # the same of a replay with `upcast` alone
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def setup_key(run: Run, parameters: Parameters) -> int:
     hashes = [sha256_file(path) if path.is_file() else None for path in files]
     tables = [(p.name, _hash(p)) for p in sorted((run.path / "layouts").glob("*.json"))]
     loss = run.about.get("loss", "none")
-    return fingerprint(MEASURE_VERSION, hashes, tables, loss, asdict(parameters))
+    chosen = asdict(parameters) | {"upcast": parameters.upcast and UPCAST_VERSION}
+    return fingerprint(MEASURE_VERSION, hashes, tables, loss, chosen)
 
 
 def _hash(path: Path) -> str | None:
@@ -159,11 +161,11 @@ def layers_of(measure: Measure, setup: Setup) -> tuple[str, ...]:
 def load_graph_and_probe(
     run: Path, parameters: Parameters, probe: Path, config: Path | None = None
 ) -> tuple[Graph, Probe]:
-    """The forward pass and the batch for it; raises NdtError where either is unusable."""
-    from ndt_offline.graph import export_graph, load_graph
+    """The forward pass and its batch, in float32 if `upcast` says so; NdtError if unusable."""
+    from ndt_offline.graph import export_graph, load_graph, precision
     from ndt_offline.graph.models import load_factory
     from ndt_offline.graph.pretrained import model_of_config
-    from ndt_offline.run.probe import load_probe
+    from ndt_offline.run.probe import Probe, load_probe
 
     batch = load_probe(probe)
     if batch is None:
@@ -178,7 +180,10 @@ def load_graph_and_probe(
         graph.check_inputs(batch.inputs)
     except NdtError as error:
         raise error.at(path=probe) from None
-    return graph, batch
+    if not parameters.upcast:
+        return graph, batch
+    wide = precision.upcast(graph)
+    return wide, Probe(wide.in_dtypes(batch.inputs), batch.targets)
 
 
 def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:

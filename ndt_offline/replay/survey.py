@@ -51,16 +51,15 @@ class Survey:
         self._sight, self._unread = self._witness.open(names), {}
         if not self._witness.watches(names):
             return None
-        return self._witness.see(self._sight, lambda need: self._fetch(need, row))
+        updates = self._updates(row)
+        return self._witness.see(self._sight, lambda need: self._fetch(need, row), updates)
 
     def finish(self, row: int, decoded: Decoded, problem: str) -> None:
         """The measures that need no layer's activations; problem: of the forward pass."""
         sight = self._sight
         if sight is None:
             return
-        before = self._block.entry(row - 1)
-        updates = self._entry(row).step - before.step if before else 0
-        spot = Spot(row, updates, self._earlier)
+        spot = Spot(row, self._updates(row), self._earlier)
         try:
             self._witness.weigh(sight, decoded, lambda need: self._fetch(need, row), spot)
         except (NdtError, *FAULTS) as error:
@@ -107,6 +106,10 @@ class Survey:
     def _behind(self, name: str, row: int) -> list[Entry]:
         needs = rows_behind(self._measures[name], row)
         return [self._entry_of(need, at) for need, at in needs.items()]
+
+    def _updates(self, row: int) -> int:
+        before = self._block.entry(row - 1)
+        return self._entry(row).step - before.step if before else 0
 
     def _entry(self, row: int) -> Entry:
         return self._block.entries[row - self._block.start]

@@ -21,11 +21,12 @@ from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
+from ndt_offline.store.results import WHOLE
 
 Kept = dict[tuple[str, int], Any]  # {(measure, number of the layer): what is kept of its matrix}
 Fetch = Callable[[str], tuple[int, Decoded] | None]  # of a need such as `previous`: that row
 Watch = Callable[[int, Any], None]  # told the number of a layer and its matrix [rows, features]
-Forward = Callable[[Decoded, Watch], None]  # the probe through a checkpoint, watched
+Forward = Callable[[Decoded, Watch], str]  # the probe through a checkpoint, watched; its problem
 Table = Mapping[str, Mapping[str, float]]  # {layer: {name: number}}
 State = Mapping[str, torch.Tensor]
 Kinds = Mapping[str, Callable[[State, Spot], Table]]  # by need, of a checkpoint
@@ -101,11 +102,14 @@ class Witness:
                 empty[name] = np.full((len(layers), len(measure.names)), np.nan)
         return Sight(empty)
 
-    def see(self, sight: Sight, fetch: Fetch) -> Watch:
-        """What is told each layer's matrix as the probe passes; looks up the rows behind first."""
+    def see(self, sight: Sight, fetch: Fetch, updates: int = 0) -> Watch:
+        """What is told each layer's matrix as the probe passes; looks up the rows behind first.
+
+        updates: since the row before.
+        """
         names = sight.of(self._measures, "activations")
         layers = self._setup.spaces[0].layers
-        past = {PLACES[need]: kept for need, kept in self._behind(names, fetch).items()}
+        past = {PLACES[need]: kept for need, kept in self._behind(sight, names, fetch).items()}
 
         def watch(index: int, matrix: Any) -> None:
             for name in names:
@@ -119,8 +123,8 @@ class Witness:
                     place: kept.get((name, index)) for place, kept in past.items()
                 }
                 labels = self._labels(len(matrix)) if "labels" in measure.needs else None
-                view = View(layers[index].name, layers[index].kind, now=now, labels=labels, **given)
-                self._put(sight, name, index, view)
+                about = (layers[index].name, layers[index].kind, updates)
+                self._put(sight, name, index, View(*about, now=now, labels=labels, **given))
 
         return watch
 
@@ -132,6 +136,7 @@ class Witness:
         states = {PLACES[need]: self.state(row[1]) for need, row in found.items() if row}
         states["now"] = self.state(decoded)
         tables = self._tables(sight, needs, states["now"], spot)
+        kinds = {layer.name: layer.kind for layer in self._setup.spaces[1].layers}
         for name in names:
             if name in sight.problems:
                 continue
@@ -142,7 +147,8 @@ class Witness:
                 }
                 given |= {kind: table.get(layer) for kind, table in tables.items()}
                 if given["now"] is not None or self._measures[name].space == "model":
-                    self._put(sight, name, index, View(layer, updates=spot.updates, **given))
+                    about = (layer, kinds.get(layer, WHOLE.kind), spot.updates)
+                    self._put(sight, name, index, View(*about, **given))
 
     def _tables(
         self, sight: Sight, needs: Collection[str], state: State, spot: Spot
@@ -165,7 +171,7 @@ class Witness:
             while len(self._past) > REMEMBERED:
                 self._past.pop(next(iter(self._past)))
 
-    def _behind(self, names: Collection[str], fetch: Fetch) -> dict[str, Kept]:
+    def _behind(self, sight: Sight, names: Collection[str], fetch: Fetch) -> dict[str, Kept]:
         """{need: what is kept of that row}, from memory where it is there."""
         rows = {}
         needs = {need for name in names for need in self._measures[name].needs}
@@ -173,18 +179,23 @@ class Witness:
             found = fetch(need)
             if found is not None:
                 asking = [name for name in names if self._measures[name].needs & PLACES.keys()]
-                rows[need] = self._remembered(*found, asking)
+                rows[need], problem = self._remembered(*found, asking)
+                if problem:  # it may be memory that is there tomorrow
+                    lacking = [name for name in asking if need in self._measures[name].needs]
+                    sight.problems |= dict.fromkeys(lacking, f"the row behind: {problem}")
         return rows
 
-    def _remembered(self, row: int, decoded: Decoded, names: Collection[str]) -> Kept:
+    def _remembered(self, row: int, decoded: Decoded, names: Collection[str]) -> tuple[Kept, str]:
+        """What is kept of that row, and what went wrong when it was looked at again."""
         known = self._past.pop(row, {})
         self._past[row] = known  # the last to be asked for is the last to be forgotten
+        problem = ""
         unseen = set(names) - {name for name, _ in known}
         if unseen:
             other = self.open(unseen)
-            self._forward(decoded, self.see(other, lambda need: None))
+            problem = self._forward(decoded, self.see(other, lambda need: None))
             self.keep(row, other)
-        return self._past[row]
+        return self._past[row], problem
 
     def state(self, decoded: Decoded) -> State:
         """Tensors of a checkpoint; they are views, and those of the last few are kept."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from ndt_offline.storage.location import is_remote
 from ndt_offline.store.measures import GROUP, drop_measures, measure_groups
+from ndt_offline.store.ownership import write_attributes
 from ndt_offline.store.schema import (
     MEASURES,
     Space,
@@ -36,7 +37,7 @@ def make_store(path: Path, spaces: Sequence[Space], block: int, keys: Mapping[st
     path = path.resolve()  # behind a link, the folder is what counts
     discard(path)
     root = create(path, spaces, block)
-    root.attrs["spaces"] = as_text(keys)
+    write_attributes(root, path, {"spaces": as_text(keys)})
     return root
 
 
@@ -52,12 +53,13 @@ def open_store(path: Path, spaces: Sequence[Space], keys: Mapping[str, int]) -> 
     for space in spaces:
         if had.get(space.name) == want[space.name] and space.name in root:
             continue
-        root.attrs["setup"] = None  # until the driver says what the store holds now
-        root.attrs["spaces"] = {**root.attrs.get("spaces", {}), space.name: ""}
+        known = {**root.attrs.get("spaces", {}), space.name: ""}
+        # No setup until the driver says what the store holds now.
+        write_attributes(root, path, {"setup": None, "spaces": known})
         _forget_marks(root, space.name)
         create_space(root, space, int(root.attrs["block"]))
         drop_measures(root, space.name, want[space.name])
-        root.attrs["spaces"] = {**root.attrs["spaces"], space.name: want[space.name]}
+        write_attributes(root, path, {"spaces": known | {space.name: want[space.name]}})
     return root
 
 

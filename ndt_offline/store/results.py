@@ -14,10 +14,12 @@ import zarr
 from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.storage.location import locate
 from ndt_offline.store.measures import GROUP, measure_groups
+from ndt_offline.store.ownership import check_owner, write_attributes
 from ndt_offline.store.schema import OUTCOME, STATUS, LayerInfo, Space, open_root
 
 SPACES = ("activations", "weights")
 WHOLE = LayerInfo("whole", "model", 0, 0)  # what a measure of the model as a whole is a number of
+ASKED = "asked"  # attribute of the root: the measures of the newest question
 PROBE = "probe_"  # before the quantities of the probe among the signals
 OWN_SIGNALS = ("step", "quantity", "probe")  # arrays that are no journal scalar
 
@@ -51,10 +53,13 @@ def damaged(store: Path, error: Exception) -> DamagedError:
 
 
 class Results:
-    """Reads a store that `analyze` made. Raises UsageError where there is none."""
+    """Reads a store that `analyze` made. Raises UsageError where there is none.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = locate(path)
+    token: of the analysis that the store belongs to, where it is to be written as well.
+    """
+
+    def __init__(self, path: str | Path, token: str | None = None) -> None:
+        self.path, self._token = locate(path), token
         self._cache: dict[tuple[str, str], np.ndarray] = {}
         try:
             self.root = open_root(self.path)
@@ -68,6 +73,17 @@ class Results:
     @property
     def attrs(self) -> dict[str, Any]:
         return dict(self.root.attrs)
+
+    def check_owner(self) -> None:
+        """Raise NdtError where the store belongs to another analysis by now."""
+        check_owner(self.path, self._token)
+
+    def say(self, **attributes: Any) -> None:
+        """Set attributes of the root, and no others; NdtError where it is another's by now."""
+        write_attributes(self.root, self.path, attributes, self._token)
+        if ASKED in attributes:
+            self.__dict__.pop("quantities", None)
+            self._cache.clear()
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -126,10 +142,14 @@ class Results:
 
     @cached_property
     def quantities(self) -> dict[tuple[str, str], tuple[str, int]]:
-        """{(space, quantity): (measure, its place)} of all measures."""
+        """{(space, quantity): (measure, its place)} of all measures.
+
+        Of two with one quantity, the one that was asked for last.
+        """
+        asked = self.root.attrs.get(ASKED, ())
         return {
             (str(group.attrs["space"]), str(quantity)): (name, index)
-            for name, group in self.measures.items()
+            for name, group in sorted(self.measures.items(), key=lambda pair: pair[0] in asked)
             for index, quantity in enumerate(group["quantity"][:].tolist())
         }
 

@@ -25,11 +25,13 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ndt_offline.storage.remote import Remote
+from ndt_offline.store.consolidated import collect
+from ndt_offline.store.ownership import changed_root
 from ndt_offline.store.remembering import remembering
-from ndt_offline.store.whole_file import replacing
 
 SCHEMA_VERSION = 1
 MARKER = "ndt_offline"  # attribute of the root that makes a store ours: the schema's version
+CONSOLIDATED = "consolidated_metadata"
 MAX_CHUNK = 16 * 2**20
 HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
 WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
@@ -152,21 +154,20 @@ def put_series(
 
 def forget_consolidated(path: Path) -> None:
     """Drop consolidated metadata before the structure changes: stale ones hide rows."""
-    file = path / "zarr.json"
-    about = json.loads(file.read_bytes())
-    if about.pop("consolidated_metadata", None) is not None:
-        with replacing(file) as draft:
-            draft.write_text(json.dumps(about, indent=2))
+    if CONSOLIDATED in json.loads((path / "zarr.json").read_bytes()):
+        with changed_root(path) as document:
+            document.pop(CONSOLIDATED, None)
 
 
-def consolidate(path: Path) -> None:
-    """The very last act: one read then opens the whole hierarchy."""
-    import warnings
+def consolidate(path: Path, token: str | None = None) -> None:
+    """The very last act: one read then opens the whole hierarchy.
 
-    with warnings.catch_warnings():
-        # Zarr warns that other readers may ignore it, which does no harm.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(zarr_store(path))
+    token: whose the store must be when they are written; None asks nothing.
+    """
+    metadata = collect(zarr_store(path))
+    # Collecting takes long in a bucket: the root is written as it is by now.
+    with changed_root(path, token) as document:
+        document[CONSOLIDATED] = metadata
 
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:

@@ -229,6 +229,13 @@ def test_open_schedulers_are_named() -> None:
     assert not is_open("tls://10.0.0.1:8786") and not is_open("tcp://127.0.0.1:1")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+def test_a_large_parent_does_not_make_its_children_large(run_copy: Path, tmp_path: Path) -> None:
+    large = np.ones(2**27)
+    reports = replay(run_copy, tmp_path / "a.zarr")
+    assert 0 < max(report.peak for report in reports) < large.nbytes
+
+
 def test_a_short_analysis_starts_no_cluster(
     recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

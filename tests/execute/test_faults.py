@@ -17,10 +17,15 @@ import pytest
 from execute_runs import SLOW, assert_same, plan_of, replay
 from test_executors import POISON, poisoned  # noqa: F401  (a fixture)
 
+from ndt_offline import analyze, open_run
 from ndt_offline.errors import NdtError, RefusedError
 from ndt_offline.execute.cluster import HERE, local_client, remote_client
-from ndt_offline.execute.estimate import Estimate, best_workers, check_fits
+from ndt_offline.execute.estimate import Estimate, best_workers, check_fits, estimate
+from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.spread import Spread
+from ndt_offline.measure.catalogue import MEASURES, choose_measures
+from ndt_offline.replay.mark import space_keys
+from ndt_offline.replay.setup import Parameters, prepare, setup_key
 
 KILLS = 60 if SLOW else 5
 
@@ -121,10 +126,30 @@ def test_what_cannot_fit_is_refused_with_numbers(tmp_path: Path) -> None:
         check_fits(Estimate(10, 1, 1, 10**17), tmp_path / "a.zarr")
 
 
+def test_a_measure_that_is_added_needs_no_room_for_spectra(run_path: Path) -> None:
+    def need(*names: str) -> Estimate:
+        run, measures = open_run(run_path), choose_measures(names)
+        setup, store = prepare(run, Parameters()), run_path / "analysis.zarr"
+        key = setup_key(run, Parameters())
+        return estimate(setup, make_plan(run, store, key, space_keys(setup), measures))
+
+    fresh = need()
+    spectra = 81 * 8 * 2 * (8 + 8)  # two layers of each space, at most 8 components
+    assert fresh.disk == spectra
+    assert need("motion").disk == spectra + 81 * 8 * 2 * len(MEASURES["motion"].names)
+    analyze(run_path, report=False, draws=0, phases=(), metrics=("stable_rank",))
+    added = need("motion", "curvature")
+    assert added.rows == 81
+    assert added.disk == 81 * 8 * (2 * len(MEASURES["motion"].names) + 3)
+    weights = 4 * (12 * 8 + 8 * 4)
+    assert added.memory - need("motion").memory >= 60 * weights
+    assert need("gradients").memory - need("motion").memory >= 2 * 32 * 4 * 12 * 8
+
+
 def test_workers_are_as_many_as_memory_and_blocks_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     from ndt_offline.execute import estimate
 
-    monkeypatch.setattr(estimate.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setattr(estimate, "cores", lambda: 16)
     monkeypatch.setattr(estimate, "free_memory", lambda: 10 * 10**9)
     assert best_workers(Estimate(9999, 100, 3 * 10**9, 0)) == 3
     assert best_workers(Estimate(9999, 100, 10**8, 0)) == 16

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from zarr.storage import LocalStore
 
 from ndt_offline import analyze, open_run
 from ndt_offline.errors import DamagedError, RefusedError, UsageError
 from ndt_offline.execute.keeping import options_of
 from ndt_offline.execute.outlook import foresee
-from ndt_offline.execute.readiness import check_time
+from ndt_offline.execute.plan import make_plan
+from ndt_offline.execute.readiness import check_time, forget
 from ndt_offline.pipeline import Result
-from ndt_offline.replay.setup import Parameters, prepare
+from ndt_offline.replay.setup import Parameters, prepare, setup_key
 from ndt_offline.report.export import export
+from ndt_offline.store.results import Results
 from ndt_offline.store.tables import read_table
 
 OTHER = Parameters(layers=("relu*", "2.weight"))
@@ -100,3 +103,36 @@ def test_a_graph_that_asks_for_a_year_is_refused_before_it_runs(run_path: Path) 
     with pytest.raises(RefusedError, match=r"1\.0e\+20 operations, .* h at 1e\+12") as said:
         check_time(replace(setup, flops=1e20))
     assert "--probe" in str(said.value)
+
+
+def test_auto_has_the_time_of_what_it_becomes(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = replace(prepare(open_run(run_path), Parameters()), flops=1e16)  # 3 h, or 10 s
+    monkeypatch.setattr("ndt_offline.replay.device.gpus", list)
+    with pytest.raises(RefusedError, match=r"at 1e\+12"):
+        check_time(setup, "auto")
+    monkeypatch.setattr("ndt_offline.replay.device.gpus", lambda: ["0"])
+    check_time(setup, "auto")
+
+
+def test_marks_are_taken_back_in_one_read_and_one_write_per_chunk(run_path: Path) -> None:
+    store = quick(run_path).store
+    shutil.rmtree(store / "weights/singular_values/c/0")
+    run, parameters = open_run(run_path), Parameters()
+    plan = make_plan(run, store, setup_key(run, parameters))
+    assert plan.lost == tuple(range(64)) and plan.spectra == 64
+    marks = Results(store).root["records/spectra"]
+    before, calls = marks[:], []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("get", "set", "delete"):  # a chunk without a mark is deleted
+            original = getattr(LocalStore, name)
+
+            def counted(self: Any, key: str, *more: Any, _as: Any = original, **named: Any) -> Any:
+                calls.append(key)
+                return _as(self, key, *more, **named)
+
+            patch.setattr(LocalStore, name, counted)
+        forget(marks, plan.lost)
+    assert 1 <= calls.count("records/spectra/c/0") <= 2 and len(calls) <= 4
+    assert not marks[:64].any() and (marks[64:] == before[64:]).all()

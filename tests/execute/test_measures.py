@@ -6,8 +6,10 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,14 @@ import torch
 from ndt_offline import Recorder, analyze, open_run
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.replay_all import in_process
+from ndt_offline.execute.standing import measure_keys
 from ndt_offline.measure.catalogue import MEASURES, choose_measures
+from ndt_offline.replay.capture import Capture
 from ndt_offline.replay.history import CHAIN
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
+from ndt_offline.replay.numbers import Numbers
+from ndt_offline.replay.setup import Parameters
 from ndt_offline.report.export import write_netcdf
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import Results
@@ -133,6 +139,79 @@ def test_gradients_and_curvature_are_those_of_the_probes_loss(run_path: Path) ->
         share = float((vectors[:, -1] @ slope) ** 2 / (slope @ slope))
         got = results.series("model", "whole", "gradient_in_top")[row]
         assert got == pytest.approx(share, rel=1e-3)
+
+
+class Tied(torch.nn.Module):
+    """The graph knows the shared tensor by its first name, a checkpoint by `head.weight`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.mid = torch.nn.Embedding(11, 6), torch.nn.Linear(6, 6)
+        self.head = torch.nn.Linear(6, 11, bias=False)
+        self.head.weight = self.wte.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.mid(self.wte(tokens).mean(1))))  # type: ignore[no-any-return]
+
+
+def test_a_tied_weight_has_its_gradient_under_either_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, y = Tied(), torch.randint(0, 11, (16, 5)), torch.randint(0, 11, (16,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    slopes = []
+    with Recorder(tmp_path / "run", model, probe=(x, y)) as record:
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            slopes.append(float(model.wte.weight.grad.norm()))  # type: ignore[union-attr]
+            optimizer.step()
+            record(loss=loss)
+    results = looked_at(tmp_path / "run", ["gradients", "learning_rate"])
+    assert {layer.name for layer in results.layers("weights")} >= {"head.weight"}
+    got = results.series("weights", "head.weight", "probe_gradient")
+    np.testing.assert_allclose(got[:-1], slopes[::5], rtol=1e-4)
+    assert np.isfinite(results.series("weights", "head.weight", "effective_rate")[1:]).all()
+
+
+class Normed(torch.nn.Module):
+    """Floating inputs, and buffers that are in half precision with the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8)
+        self.two = torch.nn.Linear(8, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.tanh(self.norm(self.one(x))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Normed, Tied])
+def test_upcast_gives_what_the_same_weights_give_in_single(
+    tmp_path: Path, kind: type[torch.nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    model, y = kind().bfloat16(), torch.randint(0, 11, (16,))
+    x = torch.randint(0, 11, (16, 5)) if kind is Tied else torch.randn(16, 12).bfloat16()
+    found = []
+    for name, wide in (("half", False), ("single", True)):
+        given = x.float() if wide and x.is_floating_point() else x
+        with Recorder(tmp_path / name, model.float() if wide else model, probe=(given, y)) as rec:
+            for _ in range(10):
+                rec(loss=1.0)
+        parameters = Parameters(upcast=not wide)
+        asked = ["gradients", "curvature"]
+        result = analyze(tmp_path / name, measures=asked, parameters=parameters, **QUICK)  # type: ignore[arg-type]
+        assert not result.problems, result.problems
+        found.append(result.results)
+    half, single = found
+    for space in ("activations", "weights"):
+        assert half.layers(space) == single.layers(space)
+        np.testing.assert_allclose(half.spectra(space), single.spectra(space), rtol=1e-6)
+    np.testing.assert_allclose(half.signal("probe_loss"), single.signal("probe_loss"), rtol=1e-6)
+    for measure in ("gradients", "curvature"):
+        assert np.isfinite(half.measured(measure)).any()
+        np.testing.assert_allclose(half.measured(measure), single.measured(measure), rtol=1e-4)
 
 
 def test_two_probes_and_their_gap(tmp_path: Path) -> None:
@@ -260,6 +339,47 @@ def test_curvature_after_a_gap_is_found_again_when_the_gap_is_closed(run_path: P
     np.testing.assert_array_equal(healed["curvature/values"], whole["curvature/values"])
 
 
+def test_a_row_behind_that_there_was_no_memory_for_is_tried_again(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = run_path / "attempts/0001/journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:45]))
+    looked_at(run_path, ["similarity"])
+    journal.write_bytes(whole)
+    original = Capture.outputs
+
+    def short(*given: Any, all_probes: bool = True) -> Any:
+        if not all_probes:  # who only watches: the row behind
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return original(*given, all_probes=all_probes)
+
+    monkeypatch.setattr(Capture, "outputs", short)
+    results = looked_at(run_path, ["similarity"])
+    said = {step: why for step, why in results.unmeasured("similarity") if "row behind" in why}
+    assert said and all("allocate memory" in why for why in said.values())
+    short_of = np.isin(results.steps, list(said))
+    assert np.isnan(results.series("activations", "0", "cka_first")[short_of]).all()
+    monkeypatch.undo()
+    again = looked_at(run_path, ["similarity"])
+    assert_same(again, looked_at(run_path, ["similarity"], out=tmp_path / "b.zarr"))
+
+
+def test_a_lost_chunk_of_some_layers_is_missed(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ndt_offline.store.schema.MAX_CHUNK", 1)  # a chunk for each layer
+    whole = looked_at(run_path, ["motion"])
+    assert looked_at(run_path, ["motion"]).measures["motion"]["values"].chunks[1] == 1
+    before = arrays(whole)
+    (whole.path / "measures/motion/values/c/0/1/0").unlink()
+    result = analyze(run_path, measures=["motion"], **QUICK)  # type: ignore[arg-type]
+    assert result.replayed == 64
+    for name, values in arrays(result.results).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+    assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
     model = small_model()
     with Recorder(tmp_path / "run", model) as record:
@@ -272,6 +392,78 @@ def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
     assert "no probe" in said
     assert "motion" in result.results.measures
     assert analyze(tmp_path / "run", measures=["all"], **QUICK).replayed == 0  # type: ignore[arg-type]
+
+
+def test_what_was_refused_once_is_computed_as_soon_as_it_can_be(run_path: Path) -> None:
+    journal = run_path / "attempts/0001/journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:45]))
+    results = looked_at(run_path, ["motion"])
+    keys = measure_keys(choose_measures(["units"]), results.attrs["spaces"])
+    results.say(refused={"units": {"key": keys["units"], "reason": "as it was then"}})
+    assert "units" not in looked_at(run_path, ["units"]).measures  # no reason to prepare a replay
+    journal.write_bytes(whole)
+    result = analyze(run_path, measures=["units"], **QUICK)  # type: ignore[arg-type]
+    assert (
+        not result.problems
+        and np.isfinite(result.results.series("activations", "0", "dead_share")).all()
+    )
+    assert result.results.attrs["refused"] == {}
+
+
+def test_without_one_readable_checkpoint_nothing_is_refused_for_good(run_path: Path) -> None:
+    good = {path: path.read_bytes() for path in run_path.glob("attempts/*/checkpoints/*")}
+    for path in good:
+        path.write_bytes(b"")
+    first = analyze(run_path, measures=["gradients"], **QUICK)  # type: ignore[arg-type]
+    assert first.exit_code == 3 and not first.results.usable.any()
+    for path, content in good.items():
+        path.write_bytes(content)
+    healed = looked_at(run_path, ["gradients"]).series("weights", "0.weight", "probe_gradient")
+    assert np.isfinite(healed).all()
+
+
+class Batched(torch.nn.Module):
+    """Without running statistics each sample's output depends on the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(5, 4), torch.nn.Linear(4, 3)
+        self.norm = torch.nn.BatchNorm1d(4, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.tanh(self.norm(self.one(x))))  # type: ignore[no-any-return]
+
+
+def test_curvature_asks_for_no_gradients_of_single_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, x, y = Batched(), torch.randn(16, 5), torch.randint(0, 3, (16,))
+    with Recorder(tmp_path / "run", model, probe=(x, y)) as record:
+        for _ in range(4):
+            record(loss=1.0)
+    tries = []
+    original = Numbers.maker
+    monkeypatch.setattr(Numbers, "maker", lambda *given: tries.append(given) or original(*given))
+    asked = ["gradients", "noise_scale", "learning_rate", "curvature"]
+    result = analyze(tmp_path / "run", measures=asked, **QUICK)  # type: ignore[arg-type]
+    assert [p.what.split()[1] for p in result.problems] == asked[:3]
+    assert all("depend on each other" in p.what for p in result.problems)
+    assert len(tries) == 1
+    flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+
+    def loss(vector: torch.Tensor) -> torch.Tensor:
+        parts = vector.split([p.numel() for p in model.parameters()])
+        pairs = zip(model.named_parameters(), parts, strict=True)
+        weights = {name: part.reshape(p.shape) for (name, p), part in pairs}
+        output = torch.func.functional_call(model, weights, x.double())
+        return torch.nn.functional.cross_entropy(output, y)
+
+    # Twice in reverse: the forward derivative of batch statistics is wrong in torch 2.13.
+    top = torch.linalg.eigvalsh(torch.func.jacrev(torch.func.grad(loss))(flat))[-1]
+    got = result.results.series("model", "whole", "top_eigenvalue")
+    np.testing.assert_allclose(got, float(top), rtol=1e-3)
 
 
 def test_too_few_rows_for_a_dimension_are_refused(run_path: Path) -> None:
@@ -336,6 +528,73 @@ def test_a_measure_of_ones_own(
     monkeypatch.delitem(sys.modules, "own_measure_2")
     assert "largest_entry" not in {r["metric"] for r in analyze(run_path, **QUICK).table}  # type: ignore[arg-type]
     assert "own_measure_2" not in sys.modules
+
+
+SEEN = """
+from ndt_offline.measure.plugin import Measure, Quantity
+
+def made(space):
+    def compute(view):
+        return {f"updates_{space}": view.updates, f"kind_{space}": KINDS.index(view.kind)}
+    names = (f"updates_{space}", f"kind_{space}")
+    needs = {"model": "gradients"}.get(space, space)
+    return Measure(name=f"seen_{space}", space=space, needs=frozenset({needs}), about="a view",
+                   quantities=tuple(Quantity(name) for name in names), compute=compute)
+
+KINDS = ("linear", "weight", "model")
+activations, weights, model = (made(s) for s in ("activations", "weights", "model"))
+"""
+
+
+def test_a_view_says_what_it_is_of_and_how_many_updates_it_is_after_the_last(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_views.py").write_text(SEEN)
+    spaces = ("activations", "weights", "model")
+    results = looked_at(run_path, [f"own_views:{space}" for space in spaces])
+    for kind, (space, layer) in enumerate(zip(spaces, ("0", "0.weight", "whole"), strict=True)):
+        updates = results.series(space, layer, f"updates_{space}")
+        assert updates[0] == 0 and (updates[1:] == 5).all()
+        assert (results.series(space, layer, f"kind_{space}") == kind).all()
+    assert results.layers("weights")[0].kind == "weight"
+
+
+@pytest.mark.parametrize(
+    ("space", "need"),
+    [
+        ("activations", "gradients"),
+        ("activations", "weights"),
+        ("weights", "labels"),
+        ("weights", "curvature"),
+        ("model", "previous"),
+        ("model", "weights"),
+    ],
+)
+def test_a_measure_is_refused_what_is_never_brought(space: str, need: str) -> None:
+    own = next(measure for measure in MEASURES.values() if measure.space == space)
+    with pytest.raises(UsageError, match=f"needs '{need}', which no layer of the space '{space}'"):
+        replace(own, needs=frozenset({need})).check()
+    for measure in MEASURES.values():
+        assert measure.check() is measure
+
+
+def test_of_two_measures_with_one_quantity_the_one_that_is_asked_for_speaks(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for factor, name in (("1", "zextent"), ("2", "extent")):
+        text = OWN.replace("FACTOR", factor).replace('name="extent"', f'name="{name}"')
+        (tmp_path / f"own_twin_{factor}.py").write_text(text)
+    found = {}
+    for factor in ("1", "2", "1"):
+        result = analyze(run_path, measures=[f"own_twin_{factor}:largest"], **QUICK)  # type: ignore[arg-type]
+        found[factor] = result.results.series("activations", "0", "largest_entry")
+        table = [row for row in result.table if row["metric"] == "largest_entry"]
+        assert {row["layer"] for row in table} == {"0", "2"}
+        last = next(row["last"] for row in table if row["layer"] == "0")
+        assert last == pytest.approx(found[factor][-1])
+    np.testing.assert_array_equal(found["2"], 2 * found["1"])
 
 
 @pytest.mark.parametrize(

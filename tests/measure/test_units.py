@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from ndt_offline.errors import UsageError
 from ndt_offline.measure import units
+from ndt_offline.measure.activations import units_of
+from ndt_offline.measure.plugin import View
 from ndt_offline.measure.units import activation_entropy, dead_share, saturated_share, sparsity
 
 
@@ -120,3 +122,21 @@ def test_mistakes_are_refused() -> None:
     for measure in (dead_share, saturated_share, sparsity):
         with pytest.raises(UsageError, match="after"):
             measure(x, "after")
+
+
+def test_what_is_off_is_said_of_those_alone_that_give_zero() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 5))
+    x[:, :3] = -np.abs(x[:, :3])  # three units that never answer
+    shares = {"dead_share": 0.6, "sparsity": float((x <= 0).mean())}
+    relu = units_of(View("a", "relu", now=np.maximum(x, 0)))
+    before = units_of(View("a", "linear", now=x))
+    for name, share in shares.items():
+        assert relu[name] == before[name] == pytest.approx(share)
+    outputs = {
+        "gelu": x * 0.5 * (1 + np.tanh(0.8 * x)),
+        "leaky_relu": np.where(x > 0, x, 0.01 * x),
+        "elu": np.where(x > 0, x, np.expm1(x)),
+        "tanh": np.tanh(x),
+    }
+    for kind, output in outputs.items():
+        assert not units_of(View("a", kind, now=output)).keys() & shares
