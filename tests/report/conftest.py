@@ -31,6 +31,7 @@ class Made:
     problems: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     report: Path | None = None
+    signs: list[Any] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
     command: str = "ndt-analyze somewhere"
     baseline: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from io import StringIO
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.document import TABLES, document_of
+from ndt_offline.report.failures import Signature
 from ndt_offline.report.table import phases_cell, print_table
 from ndt_offline.report.tidy import rows_of, tidy_table
 
@@ -65,7 +67,12 @@ def test_whatever_a_stage_may_store_is_explained() -> None:
 
 
 def test_document_is_strict_json_with_documented_keys(made: Made) -> None:
-    document = json.loads(json.dumps(document_of(made), allow_nan=False))
+    sign = Signature("spike", "loss", 10, "it jumped")
+    shown = dataclasses.replace(made, signs=[sign])
+    document = json.loads(json.dumps(document_of(shown), allow_nan=False))
+    assert document["signs"] == [
+        {"name": "spike", "where": "loss", "step": 10, "words": "it jumped"}
+    ]
     import ndt_offline.report.document as module
 
     for key in document:
