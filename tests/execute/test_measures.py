@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -297,12 +298,18 @@ def test_a_run_that_grows_gives_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays(results)[name], values, err_msg=name)
 
 
-def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
-    entry = open_run(run_path).entry(165)
+def damage(run: Path, step: int) -> Callable[[], object]:
+    """One bit of a checkpoint is another; gives what takes that back."""
+    entry = open_run(run).entry(step)
     assert entry.path is not None and entry.size is not None
     good = entry.path.read_bytes()
     at = (entry.offset or 0) + entry.size - 2
     entry.path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    return partial(entry.path.write_bytes, good)
+
+
+def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
+    heal = damage(run_path, 165)
     results = looked_at(run_path, ["motion"])
     norms = results.series("weights", "0.weight", "update_norm")
     bad = np.flatnonzero(~results.usable)
@@ -315,7 +322,7 @@ def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
         in dict(results.unmeasured("motion"))[int(results.steps[after])]
     )
     assert analyze(run_path, measures=["motion"], **QUICK).replayed == 0  # type: ignore[arg-type]
-    entry.path.write_bytes(good)
+    heal()
     healed = looked_at(run_path, ["motion"])
     assert np.isfinite(healed.series("weights", "0.weight", "update_norm")[1:]).all()
     assert healed.unmeasured("motion") == []
@@ -324,17 +331,13 @@ def test_a_row_beside_a_damaged_one_says_what_it_lacks(run_path: Path) -> None:
 def test_curvature_after_a_gap_is_found_again_when_the_gap_is_closed(run_path: Path) -> None:
     """Each row is started from the one before: all of a chain lack a lost row, not one of them."""
     whole = arrays(looked_at(run_path, ["curvature"], out=run_path / "whole.zarr"))
-    entry = open_run(run_path).entry(165)
-    assert entry.path is not None and entry.size is not None
-    good = entry.path.read_bytes()
-    at = (entry.offset or 0) + entry.size - 2
-    entry.path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    heal = damage(run_path, 165)
     broken = looked_at(run_path, ["curvature"])
     lost = set(np.flatnonzero(~broken.usable).tolist())
     behind = {row for row in range(81) if lost & set(range(row - row % CHAIN, row))}
     told = {int(np.searchsorted(broken.steps, step)) for step, _ in broken.unmeasured("curvature")}
     assert 33 in lost and told == lost | behind
-    entry.path.write_bytes(good)
+    heal()
     healed = arrays(looked_at(run_path, ["curvature"]))
     np.testing.assert_array_equal(healed["curvature/values"], whole["curvature/values"])
 
