@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,10 +121,17 @@ def _existing(store: Path) -> Results | None:
         return None
     block, setup = results.attrs.get("block"), results.attrs["setup"]
     whole = setup is None or (isinstance(setup, dict) and setup.keys() >= ABOUT)
-    whole = whole and all(name in results.root for name in (*STEPPED, "derived"))
+    needed = {*STEPPED, "derived"} - (_being_made(results.attrs) if setup is None else set())
+    whole = whole and all(name in results.root for name in needed)
     if type(block) is not int or block < 1 or not whole:
         raise damaged(store, ValueError("groups or attributes are missing"))
     return results
+
+
+def _being_made(attrs: Mapping[str, Any]) -> set[str]:
+    """Spaces that a kill may have left between the removal of the old one and the new one."""
+    known = attrs.get("spaces")
+    return {name for name, key in known.items() if key == ""} if isinstance(known, dict) else set()
 
 
 def _left(path: Path) -> bool:

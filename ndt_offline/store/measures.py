@@ -26,9 +26,8 @@ def create_measure(
     quantities: {name: unit}. It gets the rows that the store has; `about` are its attributes.
     """
     outer = root.require_group(GROUP)
-    if name in outer:
-        del outer[name]
-    group, block = outer.create_group(name), int(root.attrs["block"])
+    # Overwrite: what a kill in a removal left of it goes as well.
+    group, block = outer.create_group(name, overwrite=True), int(root.attrs["block"])
     steps = np.asarray(root["records/step"][:])
     rows, count, width = len(steps), len(layers), len(quantities)
     per_chunk = max(1, min(count, schema.MAX_CHUNK // max(1, 8 * block * width)))

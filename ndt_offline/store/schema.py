@@ -172,9 +172,7 @@ def consolidate(path: Path, token: str | None = None) -> None:
 
 def create_space(root: zarr.Group, space: Space, block: int) -> None:
     """Make the empty group of a space, in place of the one that may be there."""
-    if space.name in root:
-        del root[space.name]
-    group = root.create_group(space.name)
+    group = root.create_group(space.name, overwrite=True)  # what a kill left of it goes as well
     count, width = len(space.layers), space.width
     per_chunk = max(1, min(count, MAX_CHUNK // max(1, 8 * block * width)))
     make_array(

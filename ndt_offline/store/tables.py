@@ -55,9 +55,7 @@ def put_stage(
 ) -> zarr.Group:
     """Write {table: (dimensions, columns)} as one group; a column may use fewer axes."""
     name = f"{stage}-{key}"
-    if name in derived:
-        del derived[name]
-    group = derived.create_group(name)
+    group = derived.create_group(name, overwrite=True)  # what a kill left of it goes as well
     for table, (dims, columns) in tables.items():
         inner = group.create_group(table, attributes={"columns": list(columns)})
         for column, values in columns.items():

@@ -368,6 +368,20 @@ def test_a_row_behind_that_there_was_no_memory_for_is_tried_again(
     assert_same(again, looked_at(run_path, ["similarity"], out=tmp_path / "b.zarr"))
 
 
+def test_what_a_kill_left_of_removed_groups_is_no_obstacle(run_path: Path) -> None:
+    """A folder is not removed at once: its zarr.json may go first, arrays below it stay."""
+    whole = arrays(looked_at(run_path, ["motion"]))
+    store = open_run(run_path).path / "analysis.zarr"
+    derived = [path for path in (store / "derived").iterdir() if path.is_dir()]
+    for group in (store / "measures/motion", *derived):
+        (group / "zarr.json").unlink()
+    assert derived
+    again = looked_at(run_path, ["motion"])
+    for name, values in arrays(again).items():
+        np.testing.assert_array_equal(values, whole[name], err_msg=name)
+    assert len(tidy_table(again, "couplings")) > 0
+
+
 def test_a_lost_chunk_of_some_layers_is_missed(
     run_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

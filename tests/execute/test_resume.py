@@ -175,6 +175,34 @@ def test_there_and_back_between_two_choices(recorded: Path, whole: Path, tmp_pat
     assert_same(store, whole)
 
 
+@pytest.mark.parametrize("left", ["nothing", "arrays", "a group"])
+def test_killed_while_a_space_is_made_anew(
+    recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Between the removal of the old space and the new one; found by kills at random moments."""
+    store = tmp_path / "a.zarr"
+    replay(recorded, store, Parameters(layers=("relu*", "*.weight")))
+
+    def killed(root: zarr.Group, space: schema.Space, block: int) -> None:
+        folder = store / space.name
+        if left == "nothing":
+            shutil.rmtree(folder)
+        elif left == "arrays":
+            (folder / "zarr.json").unlink()
+            shutil.rmtree(folder / "layer")
+        else:
+            for array in ("status", "layer", "singular_values"):
+                shutil.rmtree(folder / array)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("ndt_offline.store.growth.create_space", killed)
+        replay(recorded, store)
+    assert plan_of(recorded, store).done == 0
+    assert rows_replayed(replay(recorded, store)) == 300
+    assert_same(store, whole)
+
+
 def test_a_change_of_everything_equals_a_fresh_store(recorded: Path, tmp_path: Path) -> None:
     store, fresh, centred = tmp_path / "a.zarr", tmp_path / "b.zarr", Parameters(center=True)
     replay(recorded, store)
