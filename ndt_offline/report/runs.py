@@ -14,7 +14,10 @@ def open_results(path: str | Path) -> Results:
     given = locate(path)
     for store in (given / "analysis.zarr", given):
         if (store / "zarr.json").is_file():
-            return Results(store)
+            results = Results(store)
+            if results.attrs.get("setup", {}) is None:  # layers were exchanged when it was killed
+                raise UsageError("was interrupted", path=store, remedy=f"ndt-analyze {given}")
+            return results
     if not given.exists():
         raise UsageError("there is no such directory", path=given)
     raise UsageError("holds no analysis", path=given, remedy=f"ndt-analyze {given}")

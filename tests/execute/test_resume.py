@@ -32,6 +32,7 @@ from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 from ndt_offline.replay.setup import Parameters, prepare
+from ndt_offline.report.runs import open_results
 from ndt_offline.run.reader import open_run
 from ndt_offline.store import schema
 from ndt_offline.store.schema import block_length
@@ -198,6 +199,8 @@ def test_killed_while_a_space_is_made_anew(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("ndt_offline.store.growth.create_space", killed)
         replay(recorded, store)
+    with pytest.raises(UsageError, match="was interrupted"):
+        open_results(store)
     assert plan_of(recorded, store).done == 0
     assert rows_replayed(replay(recorded, store)) == 300
     assert_same(store, whole)
