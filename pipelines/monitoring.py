@@ -138,7 +138,7 @@ def figure_of(
             axes.fill_between(
                 steps, band.low[0], band.high[0], color="black", alpha=0.12, linewidth=0
             )
-            for colour, (name, runs) in zip(study.COLOURS, groups.items(), strict=True):
+            for colour, (name, runs) in zip(study.COLOURS, groups.items(), strict=False):
                 values = chosen(runs[0], [series])[0]
                 axes.plot(runs[0].steps, values, color=colour, linewidth=0.8, label=name)
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")

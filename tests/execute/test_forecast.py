@@ -56,7 +56,7 @@ from ndt_offline.measure.plugin import Measure, Quantity
 
 def slow():
     return Measure(
-        name="slow", space="model", needs=frozenset({"weights"}),
+        name="slow", space="weights", needs=frozenset({"weights"}),
         quantities=(Quantity("nothing"),),
         compute=lambda view: time.sleep(0.05) or {"nothing": 1.0},
         about="waits",
@@ -72,12 +72,12 @@ def test_measures_are_part_of_what_is_foreseen(
     asked = ["slow_measure_of_a_test:slow", "motion"]
     store = tmp_path / "a.zarr"
     seen = foresee(recorded, store, measures=asked)
-    assert seen.need.seconds is not None and seen.need.seconds > 0.05
-    assert seen.series["nothing"] == 1 and seen.series["update_norm"] == 2
+    assert seen.need.seconds is not None and seen.need.seconds > 0.1
+    assert seen.series["nothing"] == 2 and seen.series["update_norm"] == 2
     assert set(seen.measures) == set(asked) and not store.exists()
     analyze(recorded, out=store, draws=0, phase_draws=0, phases=(), report=False)
     added = foresee(recorded, store, measures=asked[:1])
-    assert added.plan.todo and added.need.seconds is not None and added.need.seconds > 0.05
+    assert added.plan.todo and added.need.seconds is not None and added.need.seconds > 0.1
 
 
 def test_series_of_measures_take_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
