@@ -48,6 +48,7 @@ GRADIENTS = Measure(
     about="How strong and how common each layer's gradient is over the samples. " + NOT_TRAINING,
     cost=lambda rows, columns: 0.0,
     passes=1.6,
+    version=2,
 )
 
 NOISE_SCALE = Measure(
@@ -99,4 +100,5 @@ CURVATURE = Measure(
     "It is neither a trace nor a flatness of the minimum. " + NOT_TRAINING,
     cost=lambda rows, columns: 0.0,
     passes=4.5,
+    version=2,
 )

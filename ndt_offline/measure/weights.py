@@ -51,4 +51,5 @@ LEARNING_RATE = Measure(
     "otherwise it is what momentum, adaptive scaling and other batches make of it.",
     cost=lambda rows, columns: 30.0 * rows * columns,
     passes=1.6,
+    version=2,
 )
