@@ -257,5 +257,4 @@ def _choose(
 
 
 def _space(name: str, layers: Sequence[Layer]) -> Space:
-    infos = (LayerInfo(x.name, x.kind, x.rows, x.columns) for x in layers)
-    return Space(name, tuple(infos))
+    return Space(name, tuple(LayerInfo(x.name, x.kind, x.rows, x.columns) for x in layers))
