@@ -162,6 +162,35 @@ def test_failures_are_watched_for(load, tmp_path: Path, monkeypatch: pytest.Monk
     assert 30 <= int(ended) <= 60
 
 
+def test_every_failure_acts_on_the_training(load) -> None:
+    failures, torch = load("failures"), load("torch")
+    random = torch.Generator().manual_seed(0)
+    digits = {
+        "x_train": torch.rand(256, 196, generator=random),
+        "y_train": torch.randint(10, (256,), generator=random),
+    }
+
+    def trained(act=None) -> dict:
+        training = failures.Training(digits, 0)
+        for update in range(4):
+            if act is not None and update >= 1:
+                act(training)
+            training.update()
+        return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+    healthy = trained()
+    for name, act in failures.FAILURES.items():
+        ill = trained(act)
+        assert all(torch.isfinite(tensor).all() for tensor in ill.values())
+        assert any((ill[key] != healthy[key]).any() for key in healthy), name
+    training = failures.Training(digits, 0)
+    training.update()
+    before = training.model[2].weight.clone()
+    failures.FAILURES["frozen layer"](training)
+    training.update()
+    assert (training.model[2].weight == before).all()
+
+
 def test_alarms_are_told_from_false_ones(load) -> None:
     study = load("monitoring")
     assert study.cell([500.0, float("nan"), 100.0], 400) == "1/3, after 100; 1 false before"
