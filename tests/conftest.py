@@ -7,6 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+# Two processes of tests share the cores, and many tests fork: a child in which GNU OpenMP once had
+# several threads waits for ever. Before whatever reads these.
+os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")})
+
 import pytest
 import torch
 from torch import nn

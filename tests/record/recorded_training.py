@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def record_forever(run: Path, acknowledged: Path, seed: int) -> None:
     for step, loss in enumerate(updates(model, 100_000, pause=0.0005 * (seed % 3)), start=1):
         record(loss=loss)
         os.write(handle, f"{step} {digest(model)}\n".encode())
+
+
+def forked_trainer(run: Path, acknowledged: Path, seed: int) -> int:
+    """The process of a child that records for ever."""
+    if (child := os.fork()) == 0:
+        try:
+            warnings.simplefilter("ignore")
+            record_forever(run, acknowledged, seed)
+        finally:
+            os._exit(1)
+    return child
 
 
 def wait_for_writer(attempt: Path, seconds: float = 60.0) -> None:

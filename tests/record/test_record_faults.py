@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from recorded_training import digest, make_model, record_forever, updates, wait_for_writer
+from recorded_training import digest, forked_trainer, make_model, updates, wait_for_writer
 
 from ndt_offline import Recorder, open_run
 from ndt_offline.errors import NdtError
@@ -36,12 +36,7 @@ def acknowledged(path: Path) -> dict[int, str]:
 @pytest.mark.parametrize("seed", range(100 if FULL else 6))
 def test_nothing_is_lost_when_the_trainer_is_killed(tmp_path: Path, seed: int) -> None:
     run = tmp_path / "run"
-    if (child := os.fork()) == 0:
-        try:
-            warnings.simplefilter("ignore")
-            record_forever(run, tmp_path / "told", seed)
-        finally:
-            os._exit(1)
+    child = forked_trainer(run, tmp_path / "told", seed)
     deadline = time.monotonic() + 60
     while not acknowledged(tmp_path / "told"):
         assert time.monotonic() < deadline
@@ -62,12 +57,7 @@ def test_nothing_is_lost_when_the_trainer_is_killed(tmp_path: Path, seed: int) -
 
 def test_killed_together_at_most_the_ring_is_lost_and_it_is_said(tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
-    if (child := os.fork()) == 0:
-        try:
-            warnings.simplefilter("ignore")
-            record_forever(run, tmp_path / "told", 2)
-        finally:
-            os._exit(1)
+    child = forked_trainer(run, tmp_path / "told", 2)
     deadline = time.monotonic() + 60
     while len(acknowledged(tmp_path / "told")) < 30:
         assert time.monotonic() < deadline
