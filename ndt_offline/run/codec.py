@@ -3,7 +3,8 @@
 Each dtype's tensors are one vector; each vector passes a *chain* of filters named in the file's
 metadata, so that a reader decides by what the file says. numpy and kept coders only, no torch.
 
-    linear, previous   what a prediction from the checkpoints before leaves (see `prediction`)
+    linear, previous   what a prediction from the checkpoints before leaves (see `prediction`),
+                       unsigned; signed after it
     sorted             elements by the size of their last change (see `entropy`); after linear
     pco, zstd          the coder, last; shuffle before zstd is the byte shuffle it works on
 """
@@ -26,6 +27,15 @@ Tensors = Mapping[str, tuple[str, tuple[int, ...], Any]]  # bytes: any buffer
 
 FORMAT = "ndt-offline/1"
 Grid = Mapping[str, list[int | None]]  # exponents of the steps of each tensor, by dtype
+FILTERS: tuple[list[str], ...] = (
+    [],
+    ["previous"],
+    ["previous", "signed"],
+    ["linear"],
+    ["linear", "signed"],
+    ["linear", "sorted"],
+    ["linear", "signed", "sorted"],
+)
 CODERS = (["pco"], ["zstd"], ["shuffle", "zstd"])
 
 
@@ -135,18 +145,20 @@ def _encode_vector(
         return [], b""
     chain = [[], ["previous"], ["linear"]][len(bases)]
     if chain:
-        values = prediction.residuals(vector, bases, dtype, scales)
+        signed = prediction.width(dtype) > 1
+        values = prediction.residuals(vector, bases, dtype, scales, signed)
+        chain = [*chain, "signed"] if signed else chain
     elif scales:
         values = to_grid(vector, dtype, scales).view(_unsigned(dtype))
     else:
         values = vector.view(_unsigned(dtype))
     chain, coded = _coded(values, chain)
-    if small and chain == ["linear", "pco"]:
+    if small and chain[0] == "linear" and chain[-1] == "pco":
         order = entropy.by_class(prediction.expect(bases, dtype, scales)[1])
         page = entropy.PAGES["grid" if scales else "exact"]
         by_size = entropy.pco_encode(values[order], page)
         if len(by_size) < len(coded):
-            chain, coded = ["linear", "sorted", "pco"], by_size
+            chain, coded = [*chain[:-1], "sorted", "pco"], by_size
     if len(coded) >= len(vector):
         return [], vector.tobytes()
     return chain, coded
@@ -173,7 +185,7 @@ def _decode_vector(
         plain[:] = coded
         return plain
     filters, coder = _split(chain, dtype)
-    kind = _unsigned(dtype)
+    kind = f"i{prediction.width(dtype)}" if "signed" in filters else _unsigned(dtype)
     count = size // np.dtype(kind).itemsize
     if coder == "pco":
         values = entropy.pco_decode(coded, kind, count)
@@ -189,7 +201,7 @@ def _decode_vector(
     bases = _fitting(before, dtype, size)[: prediction.NEEDS[filters[0]]]
     if len(bases) < prediction.NEEDS[filters[0]]:
         raise DamagedError(f"{dtype}: the checkpoints it builds on do not fit")
-    if filters == ["linear", "sorted"]:
+    if "sorted" in filters:
         predicted, classes = prediction.expect(bases, dtype, scales)
         values = entropy.unsorted(values, entropy.by_class(classes))
         return prediction.restore_expected(values, predicted, dtype, scales)
@@ -198,7 +210,7 @@ def _decode_vector(
 
 def _split(chain: Any, dtype: str) -> tuple[list[str], str]:
     """The filters before the coder, and the coder; RefusedError for what no version wrote."""
-    for filters in ([], ["previous"], ["linear"], ["linear", "sorted"]):
+    for filters in FILTERS:
         for coder in CODERS:
             if chain == [*filters, *coder]:
                 return filters, coder[-1]

@@ -71,6 +71,7 @@ def test_any_bytes_on_any_base(data: bytes, dtype: str) -> None:
     parts = [np.frombuffer(data, np.uint8)[i * size : (i + 1) * size].copy() for i in range(3)]
     bits = [p.view(f"u{ITEMSIZE[dtype]}") for p in parts]
     left = prediction.residuals(parts[0], parts[1:], dtype)
+    plain = prediction.residuals(parts[0], parts[1:], dtype, signed=True)
     # The formula, in Python's unbounded integers reduced modulo 2^n at the end.
     n = 8 * ITEMSIZE[dtype]
 
@@ -85,7 +86,29 @@ def test_any_bytes_on_any_base(data: bytes, dtype: str) -> None:
         o, o1, o2 = (order(int(b[k])) for b in bits)
         d = signed(o - (o1 + (signed(o1 - o2) >> 1)))
         assert int(left[k]) == (2 * d if d >= 0 else -2 * d - 1)
+        assert int(plain[k]) == d
     assert bytes(prediction.restore(left, parts[1:], dtype)) == bytes(parts[0])
+    assert bytes(prediction.restore(plain, parts[1:], dtype)) == bytes(parts[0])
+
+
+def test_unsigned_residuals_of_the_first_version_are_read() -> None:
+    vectors = walk("float32", 500, 3, seed=4)[::-1]
+    left = prediction.residuals(vectors[0], vectors[1:], "float32")
+    layout = Layout.of({"w": ("float32", (500,))}, {})
+    before = [{"float32": v} for v in vectors[1:]]
+    for chain, values in (
+        (["linear", "pco"], left),
+        (
+            ["linear", "sorted", "pco"],
+            left[entropy.by_class(prediction.expect(vectors[1:], "float32")[1])],
+        ),
+    ):
+        coded = np.frombuffer(entropy.pco_encode(values), np.uint8)
+        tensors = {"float32": ("uint8", (len(coded),), coded)}
+        contents = container.Contents({"codec": json.dumps({"float32": chain})}, tensors)
+        assert codec.decode_vectors(contents, layout, before)["float32"].tobytes() == (
+            vectors[0].tobytes()
+        )
 
 
 def test_ordered_integers_are_monotone() -> None:
