@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+# Elements of a gradient on the CPU from which on it is summed in pieces, and of a piece.
+LONG, PIECE = 2**18, 2**12
+
 
 class Scalars:
     """Numbers of one update; those on an accelerator travel to the host without being waited for.
@@ -83,7 +86,25 @@ def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
     # As `get_total_norm` does, without its sorting by device and dtype, which costs as much again;
     # squares of half precision are summed in single.
     wider = None if grads[0].dtype.itemsize > 2 else torch.float32
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2, wider)))
+    norms, short = [], []
+    for grad in grads:
+        if grad.numel() > LONG and grad.is_cpu and grad.is_contiguous():
+            norms += _norms_of_pieces(grad.view(-1), wider)
+        else:
+            short.append(grad)
+    if short:
+        norms.append(torch.stack(torch._foreach_norm(short, 2, wider)))
+    every = torch.cat(norms) if len(norms) > 1 else norms[0]
+    return torch.linalg.vector_norm(every, dtype=torch.float64 if every.is_cpu else None)
+
+
+def _norms_of_pieces(flat: torch.Tensor, wider: torch.dtype | None) -> list[torch.Tensor]:
+    """Norms of a vector's pieces. On the CPU torch sums squares in single, one after the other:
+    a norm over millions at once is off by 1e-5.
+    """
+    whole = len(flat) // PIECE * PIECE
+    rows, rest = flat[:whole].view(-1, PIECE), flat[whole:].view(1, -1)
+    return [torch.linalg.vector_norm(part, dim=1, dtype=wider) for part in (rows, rest)]
 
 
 def not_finite(numbers: Mapping[str, float]) -> list[str]:

@@ -64,7 +64,7 @@ def forked_trainer(run: Path, acknowledged: Path, seed: int) -> int:
     return child
 
 
-def wait_for_writer(attempt: Path, seconds: float = 60.0) -> None:
+def wait_for_writer(attempt: Path, seconds: float = 180.0) -> None:
     """Until the attempt's writer has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -76,7 +76,7 @@ def wait_for_writer(attempt: Path, seconds: float = 60.0) -> None:
     raise AssertionError(f"the writer of {attempt} still works after {seconds} s")
 
 
-def wait_for_ring(record: Recorder, left: int = 0, seconds: float = 60.0) -> None:
+def wait_for_ring(record: Recorder, left: int = 0, seconds: float = 180.0) -> None:
     """Until at most so many checkpoints wait for the writer."""
     ring = record._delivery._handover.ring  # type: ignore[union-attr]
     end = time.monotonic() + seconds

@@ -51,7 +51,7 @@ def with_raws(run: Path) -> tuple[Recorder, nn.Module, dict[int, str]]:
     return record, model, states
 
 
-def until(done: Callable[[], object], seconds: float = 60.0) -> None:
+def until(done: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end
