@@ -33,6 +33,7 @@ from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
 
 PAUSE = 2.0  # seconds without a checkpoint: time to code what was written raw
+AWAKE, NAP = 0.02, 0.001  # seconds after a checkpoint without deep sleep, and of a nap
 IDLE = 0.5  # seconds between looks at the trainer
 PATIENCE = 5  # tries for a checkpoint once the trainer is gone
 
@@ -144,11 +145,14 @@ class Service:
         self.writer.counts["stored_bytes"] = sum(entry.size or 0 for entry in entries)
 
     def _sleep(self, wait: Callable[[float], None]) -> None:
+        if time.monotonic() - self._worked < AWAKE and not self._tries:
+            return wait(NAP)  # waking us costs the training more than this costs us
         self.ring["asleep"] = 1  # before the last look: what comes after it wakes us
         news = self.ring.waiting() or self.ring["raw"] != self._raw_seen or self.ring["closing"]
         if self._tries or self._stuck or not news:
             wait(min(IDLE, 0.05 * 2**self._tries) if self._tries else IDLE)
         self.ring["asleep"] = 0
+        return None
 
     def failed(self, error: Exception) -> None:
         self.ring.say(0, str(error) or type(error).__name__)
