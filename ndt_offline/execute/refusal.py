@@ -32,7 +32,7 @@ def _reason(measure: Measure, setup: Setup, run: Run, apart: Callable[[], str]) 
         from ndt_offline.replay.labels import Labels
 
         labels = Labels(run, setup)
-        if all(labels(rows) is None for _, rows in sizes):
+        if all(labels(rows)[0] is None for _, rows in sizes):
             return "the probe has no label for each row of a layer"
     if measure.needs & {"gradients", "curvature"} and setup.loss not in FITS:
         return f"the loss was recorded as {setup.loss!r}, which has no gradient"

@@ -58,7 +58,7 @@ def separability_of(view: View) -> Mapping[str, float]:
     if view.labels is None:
         return {}
     return {
-        "ridge_accuracy": ridge_accuracy(view.now, view.labels),
+        "ridge_accuracy": ridge_accuracy(view.now, view.labels, samples=view.samples),
         "fisher_ratio": fisher_ratio(view.now, view.labels),
     }
 
@@ -139,4 +139,5 @@ SEPARABILITY = Measure(
     about="How well a layer parts the probe's classes. What a linear reader can find there, not "
     "what the next layer uses, and not an accuracy on other data.",
     cost=lambda rows, columns: 3.5 * rows * columns * min(rows, columns),
+    version=2,
 )

@@ -64,8 +64,9 @@ def effective_rate(update: Array | float, gradient: Array | float, updates: int 
 
     `update` and `gradient` are arrays or their norms; `updates` is the number of optimiser updates
     between the two recorded steps. For plain gradient descent on the probe it is the learning
-    rate; with momentum, adaptive scaling or other batches it is what these make of it. NaN where
-    the gradient is zero.
+    rate, but for what the gradient changed meanwhile (about the learning rate times the curvature,
+    per update, where it is the gradient after them); with momentum, adaptive scaling or other
+    batches it is what these make of it. NaN where the gradient is zero.
     """
     if updates < 1:
         raise UsageError(f"updates={updates}: expected a positive number")

@@ -35,7 +35,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GradientNoise:
-    """Signal |G|^2 and noise tr S, both unbiased; B less the bias of a ratio, and its error.
+    """Signal |G|^2 and noise tr S, both unbiased; their ratio B, and its standard error.
 
     `signal` may come out negative where the probe is too small to see the gradient; `scale` and
     `error` are NaN then. Units: `signal` and `noise` (loss / weight)^2; `scale`, `error` samples.
@@ -50,7 +50,7 @@ class GradientNoise:
 
     @property
     def signal_to_noise(self) -> float:
-        """|G|^2 / tr S of one sample, 1 / B but for the bias of the ratio; may be negative."""
+        """|G|^2 / tr S of one sample, 1 / B; may be negative."""
         return self.signal / self.noise if self.noise > 0 else math.nan
 
     @property
@@ -64,11 +64,11 @@ class GradientNoise:
 
 
 def gradient_noise(squared: Any, along: Any) -> GradientNoise:
-    """Signal, noise and noise scale of n >= 3 samples, with the jackknife's error.
+    """Signal, noise and noise scale of n >= 3 samples, with its standard error.
 
-    The ratio of two unbiased estimates is biased by about its variance over n: the jackknife over
-    samples takes that off, n B - (n - 1) mean B_(-i), and gives the standard error,
-    sqrt((n - 1) / n sum (B_(-i) - mean)^2), both in closed form from `squared` and `along`.
+    The ratio of the unbiased estimates is too large on average, by about (error / B)^2, but as
+    often too large as too small; it is given as it is. Where |G|^2 is lost in its own error the
+    ratio may be anything above tr S / (|G|^2 + error of it), and the error is of the size of B.
     """
     squared, along = np.asarray(squared, np.float64), np.asarray(along, np.float64)
     n = len(squared)
@@ -78,7 +78,10 @@ def gradient_noise(squared: Any, along: Any) -> GradientNoise:
     # n |m|^2 = sum g_i . m
     length = max(float(along.mean()), 0.0)
     signal, noise = signal_and_noise(length, total, n)
-    scale, error = _jackknife(squared, along, signal, noise)
+    if not (signal > 0 and math.isfinite(noise)):
+        return GradientNoise(n, math.sqrt(length), signal, noise, math.nan, math.nan)
+    scale = noise / signal
+    error = _error(squared, along, scale, signal)
     return GradientNoise(n, math.sqrt(length), signal, noise, scale, error)
 
 
@@ -132,17 +135,13 @@ def gradient_numbers(squared: Any, along: Any, direction: float) -> dict[str, fl
     }
 
 
-def _jackknife(squared: Array, along: Array, signal: float, noise: float) -> tuple[float, float]:
-    """B without the ratio's first-order bias, and its standard error; NaN where |G|^2 <= 0."""
+def _error(squared: Array, along: Array, scale: float, signal: float) -> float:
+    """Standard error of t - B s over s, s and t the signal and noise: the jackknife's, which of the
+    ratio itself would be anything where leaving one sample out brings the signal near 0.
+    """
     n = len(squared)
-    if not (signal > 0 and math.isfinite(noise)):
-        return math.nan, math.nan
     # Sums without sample i: |n m - g_i|^2 and sum |g_j|^2.
     length = (n * along.sum() - 2 * n * along + squared) / (n - 1) ** 2
     signals, noises = signal_and_noise(length, squared.sum() - squared, n - 1)
-    if not (signals > 0).all():
-        return math.nan, math.nan
-    ratios = noises / signals
-    scale = n * noise / signal - (n - 1) * ratios.mean()
-    error = math.sqrt((n - 1) / n * float(((ratios - ratios.mean()) ** 2).sum()))
-    return float(scale), error
+    off = noises - scale * signals
+    return math.sqrt((n - 1) / n * float(((off - off.mean()) ** 2).sum())) / signal

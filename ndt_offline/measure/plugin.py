@@ -61,6 +61,7 @@ class View:
     now         its matrix: activations [rows, features], or a weight [out, rest]
     before, before2, first, last    the same at other recorded steps
     labels      class of each row [rows], negative where it does not count
+    samples     sample of the probe that each row is of [rows], where a sample has several
     gradients   numbers of the layer's per-sample gradients, by name; see `replay.gradients`
     curvature   numbers of the Hessian, by name; see `replay.curvature`
     probe       loss, accuracy, loss_val, accuracy_val as stored
@@ -77,6 +78,7 @@ class View:
     first: Any = None
     last: Any = None
     labels: npt.NDArray[np.int64] | None = None
+    samples: npt.NDArray[np.int64] | None = None
     gradients: Mapping[str, float] | None = None
     curvature: Mapping[str, float] | None = None
     probe: Mapping[str, float] | None = None

@@ -18,7 +18,9 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Labels: TypeAlias = npt.NDArray[np.intp]
 
 
-def ridge_accuracy(x: Any, labels: Any, folds: int = 5, strength: float = 0.01) -> float:
+def ridge_accuracy(
+    x: Any, labels: Any, folds: int = 5, strength: float = 0.01, samples: Any = None
+) -> float:
     """Share of the probe that a ridge classifier gets right, each sample by a fit without it.
 
     In each of `folds` parts left out, with centred training rows X [m, p] and centred one-hot
@@ -26,15 +28,19 @@ def ridge_accuracy(x: Any, labels: Any, folds: int = 5, strength: float = 0.01) 
     smaller system; the answer is the class of the largest score. a = strength |X|_F^2 / min(m, p),
     a share of the mean eigenvalue, so that the scale of the activations does not matter. The i-th
     sample of a class is in fold i modulo `folds`, counted on from class to class: the same in
-    every call. Linear probes: Alain and Bengio, arXiv:1610.01644; feature formation.
+    every call. samples [n]: which sample each row is of, where it has several (tokens); they are
+    left out together, the i-th sample in fold i. Linear probes: Alain and Bengio,
+    arXiv:1610.01644; feature formation.
 
     NaN where values are not finite. RefusedError with one class, or fewer samples than folds.
     """
-    x, classes, fold = _checked(x, labels)
+    counted = np.asarray(labels) >= 0
+    x, classes = _checked(x, labels)
     if folds < 2 or strength <= 0:
         raise UsageError(f"folds={folds}, strength={strength}: expected 2 or more, and above 0")
-    if len(x) < folds:
-        raise RefusedError(f"{len(x)} labelled rows are too few for {folds} folds")
+    fold = _ranks(classes) if samples is None else _numbers(np.asarray(samples)[counted])
+    if fold.max() + 1 < folds:
+        raise RefusedError(f"{fold.max() + 1} labelled samples are too few for {folds} folds")
     if not np.isfinite(x.sum()):
         return float("nan")
     fold = fold % folds
@@ -51,7 +57,7 @@ def fisher_ratio(x: Any, labels: Any) -> float:
     Multi-class form of Fisher (1936); unchanged by rotation, offset and common scale. RefusedError
     with one class.
     """
-    x, classes, _ = _checked(x, labels)
+    x, classes = _checked(x, labels)
     if not np.isfinite(x.sum()):
         return float("nan")
     x = x - x.mean(0)
@@ -64,8 +70,8 @@ def fisher_ratio(x: Any, labels: Any) -> float:
     return between / within if within > 1e-24 * between else float("nan")
 
 
-def _checked(x: Any, labels: Any) -> tuple[Array, Labels, Labels]:
-    """Labelled rows in float64, their classes 0, 1, ..., and their ranks for the folds."""
+def _checked(x: Any, labels: Any) -> tuple[Array, Labels]:
+    """Labelled rows in float64, and their classes 0, 1, ..."""
     x, labels = np.asarray(x), np.asarray(labels)
     if x.ndim != 2 or labels.ndim != 1 or len(x) != len(labels):
         raise UsageError(f"rows {x.shape} and labels {labels.shape} do not belong together")
@@ -73,7 +79,13 @@ def _checked(x: Any, labels: Any) -> tuple[Array, Labels, Labels]:
     names, classes = np.unique(labels[counted], return_inverse=True)
     if len(names) < 2:
         raise RefusedError("separability needs samples of two classes or more")
-    return x[counted].astype(np.float64), classes, _ranks(classes)
+    return x[counted].astype(np.float64), classes
+
+
+def _numbers(samples: Any) -> Labels:
+    """Samples as 0, 1, ... in their order."""
+    found: Labels = np.unique(samples, return_inverse=True)[1]
+    return found
 
 
 def _ranks(classes: Labels) -> Labels:
@@ -85,7 +97,7 @@ def _ranks(classes: Labels) -> Labels:
 
 def _products(x: Array, folds: int) -> Array | None:
     """X X' of all rows where the folds will use the dual, which takes its parts; else None."""
-    training = len(x) - -(-len(x) // folds)
+    training = len(x) - -(-len(x) // folds)  # about: samples may have different numbers of rows
     x -= x.mean(0)  # changes no fold's result, and keeps rounding small
     return x @ x.T if training < x.shape[1] else None
 

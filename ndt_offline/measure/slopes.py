@@ -57,16 +57,18 @@ NOISE_SCALE = Measure(
     needs=frozenset({"gradients"}),
     quantities=(
         Quantity("model_gradient", "loss / weight", "norm of the gradient of the probe's loss"),
-        Quantity("noise_scale", "samples", "tr S / |G|^2, its bias taken off by the jackknife"),
+        Quantity("noise_scale", "samples", "tr S / |G|^2, of unbiased estimates"),
         Quantity("noise_scale_error", "samples", "its standard error over the probe's samples"),
         Quantity("model_alignment", "1", "mean cosine of two samples' gradients"),
     ),
     compute=noise_scale_of,
     about="The simple gradient noise scale (McCandlish et al. 2018), which predicts the critical "
-    "batch size: beyond as many samples a larger batch saves few updates. NaN where the probe is "
-    "too small to see the gradient. " + NOT_TRAINING,
+    "batch size: beyond as many samples a larger batch saves few updates. Where its error "
+    "is of its own size the probe is too small to tell it, and NaN where it sees no gradient. "
+    + NOT_TRAINING,
     cost=lambda rows, columns: 0.0,
     passes=1.6,
+    version=2,
 )
 
 

@@ -47,8 +47,9 @@ LEARNING_RATE = Measure(
     quantities=(Quantity("effective_rate", "1", "|w - w_before| / (updates |probe gradient|)"),),
     compute=rate_of,
     about="The effective learning rate of each layer: the length of an average update for each "
-    "unit of probe gradient. It is the learning rate only for plain gradient descent on the probe; "
-    "otherwise it is what momentum, adaptive scaling and other batches make of it.",
+    "unit of probe gradient, as it is after these updates. It is the learning rate, up to what "
+    "the gradient changed meanwhile, only for plain gradient descent on the probe; otherwise it is "
+    "what momentum, adaptive scaling and other batches make of it.",
     cost=lambda rows, columns: 30.0 * rows * columns,
     passes=1.6,
     version=2,

@@ -12,7 +12,8 @@ from ndt_offline.run.reader import Run
 
 
 class Labels:
-    """Called with the rows of a matrix, gives a class for each [rows], or None.
+    """Called with the rows of a matrix, gives a class for each [rows], and the sample that each is
+    of where a sample has several; or None.
 
     A matrix has a row per sample, or one per token where the targets are tokens; a target that
     does not count in the loss is negative.
@@ -21,19 +22,23 @@ class Labels:
     def __init__(self, run: Run, setup: Setup) -> None:
         self._run, self._setup = run, setup
 
-    def __call__(self, rows: int) -> np.ndarray | None:
-        classes = self._classes
-        return classes if classes is not None and len(classes) == rows else None
+    def __call__(self, rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        classes, samples = self._classes
+        if classes is None or len(classes) != rows:
+            return None, None
+        return classes, samples
 
     @cached_property
-    def _classes(self) -> np.ndarray | None:
+    def _classes(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         probe = load_probe(probe_path(self._run, self._setup.parameters))
         if probe is None or probe.targets is None:
-            return None
+            return None, None
         targets = probe.targets
         if targets.is_floating_point():
             if targets.ndim != 2 or targets.shape[1] < 2:
-                return None
+                return None, None
             targets = targets.argmax(1)  # shares of classes: the largest
         classes: np.ndarray = targets.reshape(-1).numpy().astype(np.int64)
-        return classes
+        several = targets.ndim > 1 and len(targets) < len(classes)
+        each = len(classes) // max(len(targets), 1)
+        return classes, np.arange(len(classes)) // each if several else None

@@ -18,7 +18,8 @@ _UNFIT = (RuntimeError, IndexError, ValueError)  # what a loss says of tensors t
 def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tuple[float, float]:
     """Mean loss over the probe, and the share of right answers where the loss defines one.
 
-    Computed in float64 from the output as it came. NaN where there is nothing to compare with.
+    Computed in float64 from the output as it came. NaN where there is nothing to compare with,
+    both of them where the loss is not a number.
     Raises UsageError where the targets do not fit the output.
     """
     if targets is None or name == "none":
@@ -30,7 +31,8 @@ def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tupl
         loss, accuracy = _LOSSES[name](wide, targets)
     except _UNFIT as error:
         raise _misfit(name, output, targets, error) from None
-    return float(loss), float(accuracy)
+    # The largest of scores that are not numbers is the first of them: no answer at all.
+    return float(loss), math.nan if torch.isnan(loss) else float(accuracy)
 
 
 def _misfit(name: str, output: Tensor, targets: Tensor, error: Exception) -> UsageError:

@@ -55,7 +55,7 @@ class Witness:
     """The measures of one process, and what they asked of other rows.
 
     numbers: by need (`gradients`, `curvature`), what computes them for one checkpoint.
-    labels: the class of each row of a matrix with that many rows, or None.
+    labels: the class of each row of a matrix with that many rows, and the sample it is of.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Witness:
         setup: Setup,
         measures: Mapping[str, Measure],
         forward: Forward,
-        labels: Callable[[int], np.ndarray | None],
+        labels: Callable[[int], tuple[np.ndarray | None, np.ndarray | None]],
         numbers: Kinds,
     ) -> None:
         self._setup, self._measures = setup, dict(measures)
@@ -122,9 +122,10 @@ class Witness:
                 given: dict[str, Any] = {
                     place: kept.get((name, index)) for place, kept in past.items()
                 }
-                labels = self._labels(len(matrix)) if "labels" in measure.needs else None
+                if "labels" in measure.needs:
+                    given["labels"], given["samples"] = self._labels(len(matrix))
                 about = (layers[index].name, layers[index].kind, updates)
-                self._put(sight, name, index, View(*about, now=now, labels=labels, **given))
+                self._put(sight, name, index, View(*about, now=now, **given))
 
         return watch
 

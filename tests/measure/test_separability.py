@@ -89,6 +89,25 @@ def test_known_answers() -> None:
     assert ridge_accuracy(np.ones((40, 3)), np.arange(40) % 2) == 0.5
 
 
+@pytest.mark.parametrize("p", [60, 600])
+def test_rows_of_one_sample_are_left_out_together(p: int) -> None:
+    """A vector per sequence says which sequence it is, and nothing of a label drawn for it."""
+    rng = np.random.default_rng(6)
+    samples = np.repeat(np.arange(60), 8)
+    x = rng.standard_normal((60, p))[samples] + 0.3 * rng.standard_normal((480, p))
+    labels = rng.integers(0, 2, 60)[samples]
+    assert ridge_accuracy(x, labels) > 0.7
+    # Chance is 1/2: three standard deviations of a share of 60.
+    assert ridge_accuracy(x, labels, samples=samples) < 0.5 + 3 * 0.5 / math.sqrt(60)
+    kept = rng.random(480) < 0.8
+    marked = np.where(kept, labels, -1)
+    assert ridge_accuracy(x, marked, samples=samples) == ridge_accuracy(
+        x[kept], labels[kept], samples=samples[kept]
+    )
+    with pytest.raises(RefusedError, match="4 labelled samples are too few"):
+        ridge_accuracy(x[:32], np.arange(32) % 2, samples=samples[:32])
+
+
 @pytest.mark.parametrize(("n", "p"), [(80, 6), (30, 60)])
 def test_fisher_ratio_of_scatter_matrices(n: int, p: int) -> None:
     x, labels = clouds(7, n, p, 4, 0.7)
