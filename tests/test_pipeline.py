@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from ndt_offline import Recorder, analyze, open_run
+from ndt_offline.cli.show import head_lines
 from ndt_offline.errors import UsageError
 from ndt_offline.pipeline import Result
 from ndt_offline.replay.setup import Parameters
+from ndt_offline.report.alerts import check_rules, parse_rule
+from ndt_offline.report.failures import find_signatures
 from ndt_offline.run import journal
 from ndt_offline.store.schema import OUTCOME, STATUS
 
@@ -276,6 +280,33 @@ def test_nan_and_infinite_weights_are_a_status(tmp_path: Path) -> None:
     assert (activations[3:] == STATUS["not_finite"]).all()
     assert (store.outcomes == OUTCOME["ok"]).all() and result.exit_code == 0
     assert any("NaN or infinite" in note for note in result.notes)
+
+
+def test_a_run_that_ends_without_numbers_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = small_model(), torch.randn(8, 12)
+    with Recorder(tmp_path / "ckpts", model, probe=(x, torch.zeros(8).long()), every=1) as record:
+        for step in range(1, 81):
+            if step == 61:
+                with torch.no_grad():
+                    model[0].weight[0, 0] = float("nan")
+            record(loss=float("nan") if step > 60 else 1.0 / step)
+    rules = [parse_rule(text) for text in ("probe_loss > -1", "loss > -1", "stable_rank(2) > -1",
+                                           "stable_rank(2.weight) > 0", "diverged(0)")]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no medians of nothing on the screen
+        result = quick(tmp_path / "ckpts")
+        signs = find_signatures(result.results, result.table)
+    met = check_rules(rules, result.results, result.table, signs=signs)
+    assert [line.split(":")[0] for line in met] == ["stable_rank(2.weight) > 0", "diverged(0)"]
+    last = {row["layer"]: row["last"] for row in result.table if row["metric"] == "stable_rank"}
+    assert last["0"] is last["2"] is last["0.weight"] is None and last["2.weight"] > 0
+    found = {one.where: one.step for one in signs if one.name == "diverged"}
+    places = ("loss", "probe_loss", "activations/0", "activations/2", "weights/0.weight")
+    assert found == dict.fromkeys(places, 61)
+    accuracy = result.results.signal("probe_accuracy")
+    assert np.isfinite(accuracy[:61]).all() and np.isnan(accuracy[61:]).all()
+    assert "not a number" in "".join(head_lines(result))
 
 
 def test_layers_by_glob_and_globs_that_match_nothing(run_path: Path) -> None:

@@ -14,6 +14,7 @@ from ndt_offline.errors import UsageError, nearest
 from ndt_offline.pipeline import Result
 from ndt_offline.report.document import document_of
 from ndt_offline.report.quantities import print_quantities
+from ndt_offline.report.summary import last_signal
 from ndt_offline.report.table import HEAD, baseline_sentences, print_table, printable
 from ndt_offline.storage.location import locate
 
@@ -82,7 +83,9 @@ def head_lines(result: Result) -> Iterator[str]:
         values = store.signal(f"probe_{name}")
         values = values[values == values]
         if len(values):
-            parts.append(f"{name} {values[0]:.3f} \u2192 {values[-1]:.3f}")
+            last = last_signal(store, f"probe_{name}")
+            said = f"{last:.3f}" if last == last else "not a number"
+            parts.append(f"{name} {values[0]:.3f} \u2192 {said}")
     if parts:
         yield "on the probe: " + ", ".join(parts)
 

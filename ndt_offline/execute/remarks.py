@@ -41,6 +41,6 @@ def notes_of(run: Run, results: Results) -> Iterator[str]:
         more = sum(map(len, list(reasons.values())[SAID:]))
         yield f"{more} more layers skipped: ndt-offline inspect {run.path}"
     for space in results.spaces:
-        for layer, count in zip(space.layers, results.not_finite(space.name), strict=True):
+        for layer, count in zip(space.layers, results.broken(space.name).sum(0), strict=True):
             if count:
                 yield f"{space.name} of {layer.name}: NaN or infinite at {count} steps"

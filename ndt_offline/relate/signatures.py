@@ -5,6 +5,7 @@ persistence: as many points in a row as `persistence` says. No rule knows anothe
 rules of thumb with stated limits, not tests: a run that meets one deserves a look. A run of fewer
 than `SHORTEST` points meets none.
 
+    diverged     a loss, or the entries of a layer, are not numbers, persistently and to the end
     spike        the loss is above the median of the 50 points before by over 8 times the first
                  part's noise, 3 points in a row
     plateau      the loss ends above half of where it began, and since the first part it has
@@ -30,7 +31,7 @@ Series = npt.NDArray[np.float64]
 Onset = int | None  # index of the first point at which a rule is met, or None
 
 SIGNATURES = (
-    "spike", "plateau", "vanishing", "exploding", "collapse", "dying", "overfitting",
+    "diverged", "spike", "plateau", "vanishing", "exploding", "collapse", "dying", "overfitting",
 )  # fmt: skip
 SHORTEST = 40  # points
 WINDOW = 50
@@ -42,16 +43,21 @@ def persistence(points: int) -> int:
     return max(10, points // 50)
 
 
+def diverged(broken: npt.NDArray[np.bool_]) -> Onset:
+    """From where on there are no numbers any more, of points [n] without one; see above."""
+    return _to_the_end(broken)
+
+
 def spike(loss: Series) -> Onset:
     """Where a loss jumps up by far more than its noise in the first part; see above."""
     if not _long(loss):
         return None
-    before = [np.nanmedian(loss[max(0, i - WINDOW) : i]) for i in range(1, len(loss))]
+    before = [_median(loss[max(0, i - WINDOW) : i]) for i in range(1, len(loss))]
     behind = np.array([np.nan, *before])
     above = loss - behind
     first = above[: _first(loss)]
-    centre = np.nanmedian(first)
-    noise = 1.4826 * np.nanmedian(np.abs(first - centre))
+    centre = _median(first)
+    noise = 1.4826 * _median(np.abs(first - centre))
     return _run_of(above > SPIKE * max(noise, 1e-12 * abs(loss[0])), 3, _first(loss))
 
 
@@ -61,17 +67,17 @@ def plateau(loss: Series) -> Onset:
         return None
     at, few = _first(loss), max(5, len(loss) // 20)
     parts = loss[:5], loss[at - few : at], loss[-few:]
-    begin, then, end = (float(np.nanmedian(part)) for part in parts)
+    begin, then, end = (_median(part) for part in parts)
     stuck = begin > 0 and end > begin / 2 and then - end < 0.05 * begin
     return at if stuck else None
 
 
 def vanishing(gradient: Series, loss: Series) -> Onset:
     """From where on a gradient is gone while the loss is not; see above."""
-    if not _long(gradient) or not np.nanmedian(loss[-10:]) > np.nanmedian(loss[:5]) / 2:
+    if not _long(gradient) or not _median(loss[-10:]) > _median(loss[:5]) / 2:
         return None
-    level = float(np.nanmedian(gradient[: _first(gradient)]))
-    return _to_the_end(gradient < VANISHED * level)
+    level = _median(gradient[: _first(gradient)])
+    return _to_the_end(gradient < VANISHED * level, np.isfinite(gradient))
 
 
 def exploding(gradient: Series) -> Onset:
@@ -87,15 +93,18 @@ def collapse(dimension: Series) -> Onset:
     """From where on a representation has lost half of its smallest early dimension; see above."""
     if not _long(dimension):
         return None
-    lowest = float(np.nanmin(dimension[: _first(dimension)]))
-    return _to_the_end(dimension < COLLAPSED * lowest)
+    lowest = float(np.nanmin(dimension[: _first(dimension)], initial=np.inf))
+    if not np.isfinite(lowest):
+        return None
+    return _to_the_end(dimension < COLLAPSED * lowest, np.isfinite(dimension))
 
 
 def dying(dead: Series) -> Onset:
     """From where on more units are dead than ever in the first part; see above."""
     if not _long(dead):
         return None
-    return _to_the_end(dead > float(np.nanmax(dead[: _first(dead)])) + DIED)
+    highest = float(np.nanmax(dead[: _first(dead)], initial=0.0))
+    return _to_the_end(dead > highest + DIED, np.isfinite(dead))
 
 
 def overfitting(first: Series, second: Series) -> Onset:
@@ -105,11 +114,17 @@ def overfitting(first: Series, second: Series) -> Onset:
     wide = max(persistence(len(second)), len(second) // 8)
     level, half = _smooth(second, wide), len(second) // 2
     low = int(np.nanargmin(level))
-    noise = 1.4826 * float(np.nanmedian(np.abs(second - level)[half:]))
+    noise = 1.4826 * _median(np.abs(second - level)[half:])
     limit = level[low] + max((OVERFIT - 1) * abs(level[low]), 4 * noise)
     worse = (level > limit) & (first < _smooth(first, wide)[low])
     worse[:low] = False
     return _to_the_end(worse)
+
+
+def _median(values: Series) -> float:
+    """Of the points that there are; NaN without any."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def _long(values: Series) -> bool:
@@ -125,7 +140,7 @@ def _smooth(values: Series, wide: int) -> Series:
     """The median of so many points around each point, fewer at the ends."""
     half, count = wide // 2, len(values)
     parts = (values[max(0, i - half) : min(count, i + half + 1)] for i in range(count))
-    return np.array([np.nanmedian(part) for part in parts])
+    return np.array([_median(part) for part in parts])
 
 
 def _run_of(met: npt.NDArray[np.bool_], count: int, start: int) -> Onset:
@@ -138,8 +153,12 @@ def _run_of(met: npt.NDArray[np.bool_], count: int, start: int) -> Onset:
     return None
 
 
-def _to_the_end(met: npt.NDArray[np.bool_]) -> Onset:
-    """The first point of the stretch that lasts to the end, if it is long enough."""
-    broken = np.flatnonzero(~met)
+def _to_the_end(met: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_] | None = None) -> Onset:
+    """The first point of the stretch that lasts to the end, if it is long enough.
+
+    Points that are not known neither end nor lengthen it.
+    """
+    at = np.arange(len(met)) if known is None else np.flatnonzero(known)
+    broken = np.flatnonzero(~met[at])
     start = int(broken[-1]) + 1 if len(broken) else 0
-    return start if len(met) - start >= persistence(len(met)) else None
+    return int(at[start]) if len(at) - start >= persistence(len(met)) else None

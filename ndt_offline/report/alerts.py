@@ -29,7 +29,7 @@ from ndt_offline.errors import UsageError, nearest
 from ndt_offline.relate.signatures import SIGNATURES
 from ndt_offline.report.baselines import Comparison
 from ndt_offline.report.failures import Signature, signature_lines
-from ndt_offline.report.summary import Row
+from ndt_offline.report.summary import Row, last_signal
 from ndt_offline.report.tidy import tidy_table
 from ndt_offline.store.results import SPACES, Results
 
@@ -104,7 +104,7 @@ def check_rules(
         elif rule.quantity in COUNTS:
             found += _count(rule, results, rows)
         elif rule.quantity in results.signal_names:
-            value = _last(results.signal(rule.quantity))
+            value = last_signal(results, rule.quantity)
             found += [f"{rule.text}: {rule.quantity} is {value:g}"] if rule.holds(value) else []
         else:
             found += _metric(rule, results, rows)
@@ -139,8 +139,14 @@ def _count(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
         chosen = _chosen(rule, rows)
         value = float(sum(row["transitions"] for row in chosen))
         if rule.quantity == "excess":
-            value -= sum(row["expected"] or 0.0 for row in chosen)
+            value -= sum(_expected(row) for row in chosen)
     return [f"{rule.text}: {value:g} {rule.quantity}"] if rule.holds(value) else []
+
+
+def _expected(row: Row) -> float:
+    """By chance; not a number where jumps were found and nothing was drawn (`--draws 0`)."""
+    unknown = math.nan if row["transitions"] else 0.0
+    return unknown if row["expected"] is None else float(row["expected"])
 
 
 def _metric(rule: Rule, results: Results, rows: Sequence[Row]) -> list[str]:
@@ -173,11 +179,6 @@ def _chosen(rule: Rule, rows: Sequence[Row]) -> list[Row]:
             remedy=nearest(rule.where, names)[:300],
         )
     return chosen
-
-
-def _last(values: object) -> float:
-    finite = [v for v in values.tolist() if v == v]  # type: ignore[attr-defined]
-    return float(finite[-1]) if finite else math.nan
 
 
 def _said(value: float | None) -> str:

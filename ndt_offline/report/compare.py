@@ -10,9 +10,9 @@ import numpy as np
 from ndt_offline.errors import UsageError, nearest
 from ndt_offline.report.figures import CYCLE, Axes, labelled, new_axes, step_axis
 from ndt_offline.report.runs import run_name
-from ndt_offline.report.summary import Row, summary_rows
+from ndt_offline.report.summary import Row, last_signal, summary_rows
 from ndt_offline.report.table import HEAD, shortened
-from ndt_offline.report.tidy import tidy_table
+from ndt_offline.report.tidy import plain, tidy_table
 from ndt_offline.store.results import Results
 
 FEWEST_POOLED = 5  # runs that the permutation test over runs needs
@@ -23,8 +23,7 @@ def compare_rows(runs: Sequence[Results], metric: str = HEAD) -> list[Row]:
     rows = []
     for name, results in zip(names_of_runs(runs), runs, strict=True):
         events = len(tidy_table(results, "events").get("step", ()))
-        accuracy = _last(results.signal("probe_accuracy"))
-        loss = _last(results.signal("probe_loss"))
+        accuracy, loss = (plain(last_signal(results, f"probe_{n}")) for n in ("accuracy", "loss"))
         for row in summary_rows(results):
             if row["metric"] == metric:
                 kept = {"run": name, **row, "events": events}
@@ -138,8 +137,3 @@ def _alike(runs: Sequence[Results]) -> bool:
     layers = [[x for s in r.spaces for x in s.layers] for r in runs]
     same = all(x == layers[0] for x in layers)
     return same and all(np.array_equal(r.steps, runs[0].steps) for r in runs)
-
-
-def _last(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if len(finite) else None

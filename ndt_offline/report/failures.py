@@ -10,11 +10,12 @@ import numpy as np
 
 from ndt_offline.relate import signatures as rules
 from ndt_offline.relate.signatures import Onset, Series
-from ndt_offline.store.results import Results
+from ndt_offline.store.results import SPACES, Results
 
 Row = dict[str, Any]
 DIMENSIONS = ("effective_rank", "participation_ratio", "stable_rank")  # the first that is derived
 _WORDS = {
+    "diverged": "not a number any more",
     "spike": "the loss jumps far above its noise",
     "plateau": "the loss hardly falls after the first quarter, and ends above half of its start",
     "vanishing": "the gradient stays under 1/1000 of its early size, and the loss is still high",
@@ -60,6 +61,14 @@ def _looked_at(
     """(rule, series, where it is met) of every rule that has its series."""
     loss, norm = (results.signal(name)[usable] for name in ("loss", "grad_norm"))
     probe = results.signal("probe_loss")[usable]
+    for where, series in (("loss", loss), ("probe_loss", probe)):
+        if np.isfinite(series).any():
+            yield "diverged", where, rules.diverged(~np.isfinite(series))
+    for space in SPACES:
+        for layer, broken in zip(
+            results.layers(space), results.broken(space)[usable].T, strict=True
+        ):
+            yield "diverged", f"{space}/{layer.name}", rules.diverged(broken)
     level = probe if np.isfinite(probe).any() else loss
     loss, norm = (_known(series) for series in (loss, norm))
     yield "spike", "loss", rules.spike(loss)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ndt_offline.relate.signatures import persistence
 from ndt_offline.report.tidy import plain, tidy_table
-from ndt_offline.store.results import SPACES, Results
+from ndt_offline.store.results import PROBE, SPACES, Results
 from ndt_offline.store.tables import read_table
 
 Row = dict[str, Any]
@@ -21,7 +22,8 @@ def summary_rows(results: Results) -> list[Row]:
 
     space, layer, metric        which series
     rows, columns               of the measured matrix
-    first, last                 value at the first and last usable step
+    first, last                 the first and last value; no last where the layer is not a number
+                                at the last usable step
     lowest, highest             over all usable steps; lowest_at, highest_at: the training step
     status                      of the detector: ok, low power, too short, constant, irregular
     transitions                 found at the threshold
@@ -40,6 +42,7 @@ def summary_rows(results: Results) -> list[Row]:
     infos = {(s, x.name): x for s in (*SPACES, "model") for x in results.layers(s)}
     phases = _phase_words(results)
     couplings = _coupling_rows(results)
+    broken = set(_broken_layers(results))
     rows = []
     for index in range(len(series["layer"])):
         name = tuple(str(series[key][index]) for key in ("space", "layer", "metric"))
@@ -47,6 +50,7 @@ def summary_rows(results: Results) -> list[Row]:
         row: Row = dict(zip(("space", "layer", "metric"), name, strict=True))
         row |= {"rows": info.rows, "columns": info.columns}
         row |= _extent(results.steps, results.series(*name))
+        row["last"] = None if name[:2] in broken else row["last"]
         row["status"] = _status(int(series["status"][index]))
         row["transitions"] = int(series["observed"][index])
         for key, column in zip(_EXPECTED, ("matched", "matched_low", "matched_high"), strict=True):
@@ -68,6 +72,26 @@ def _extent(steps: np.ndarray, values: np.ndarray) -> Row:
     low, high = int(finite.argmin()), int(finite.argmax())
     ends = (float(finite[i]) for i in (0, -1, low, high))
     return dict(zip(_EXTENT, (*ends, int(at[low]), int(at[high])), strict=True))
+
+
+def _broken_layers(results: Results) -> Iterator[tuple[str, str]]:
+    """(space, layer) of what is not a number at the last usable step."""
+    usable = np.flatnonzero(results.usable)
+    for space in SPACES if len(usable) else ():
+        at_last = results.broken(space)[usable[-1]]
+        yield from ((space, results.layers(space)[i].name) for i in np.flatnonzero(at_last))
+
+
+def last_signal(results: Results, name: str) -> float:
+    """A signal at the last usable step; of what the training told, the last that it told.
+
+    NaN where the probe gave no number then, or the training has told none for long.
+    """
+    values = results.signal(name)[results.usable]
+    known = np.flatnonzero(np.isfinite(values))
+    patience = 1 if name.startswith(PROBE) else persistence(len(values))
+    ended = not len(known) or len(values) - known[-1] > patience
+    return math.nan if ended else float(values[known[-1]])
 
 
 def _status(code: int) -> str:

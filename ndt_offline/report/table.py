@@ -167,7 +167,7 @@ def phases_cell(words: str | None, row: Row | None = None) -> str:
 
 def _beyond(row: Row) -> str:
     """The extreme that lies furthest beyond both ends of a series; empty if none does clearly."""
-    if row["first"] is None or row["highest"] == row["lowest"]:
+    if row["first"] is None or row["last"] is None or row["highest"] == row["lowest"]:
         return ""
     ends, span = (row["first"], row["last"]), row["highest"] - row["lowest"]
     above, below = row["highest"] - max(ends), min(ends) - row["lowest"]

@@ -194,10 +194,9 @@ class Results:
         own = [name for name in signals if name not in OWN_SIGNALS]
         return sorted(own) + [f"{PROBE}{name}" for name in signals["quantity"][:].tolist()]
 
-    def not_finite(self, space: str) -> np.ndarray:
-        """How many steps of each layer had NaN or infinite entries: [layer]."""
-        status = np.asarray(self.root[f"{space}/status"][:])
-        return (status == STATUS["not_finite"]).sum(0)
+    def broken(self, space: str) -> np.ndarray:
+        """Where a layer had NaN or infinite entries: [step, layer]."""
+        return np.asarray(self.root[f"{space}/status"][:] == STATUS["not_finite"])
 
     def content_key(self, measures: tuple[str, ...] = ()) -> str:
         """Identity of all that the spectra and these measures say: changes when any row does."""

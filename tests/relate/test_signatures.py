@@ -43,6 +43,7 @@ def met(random: np.random.Generator, n: int, memory: float) -> list[str]:
     first, second = loss(random, n, memory), loss(random, n, memory)
     dead = np.clip(0.2 + 0.02 * noise(random, n, memory), 0, 1)
     found = {
+        "diverged": signatures.diverged(~np.isfinite(first)),
         "spike": signatures.spike(first),
         "plateau": signatures.plateau(first),
         "vanishing": signatures.vanishing(gradient(random, n), first),
@@ -59,7 +60,7 @@ def met(random: np.random.Generator, n: int, memory: float) -> list[str]:
 def test_healthy_trainings_meet_hardly_any(n: int, memory: float) -> None:
     random = np.random.default_rng(n + int(10 * memory))
     found = [name for _ in range(DRAWS) for name in met(random, n, memory)]
-    # Seven rules each: 1 % of them.
+    # 1 % of the seven rules that have something to decide.
     assert len(found) <= 0.01 * 7 * DRAWS, found
 
 
@@ -74,6 +75,7 @@ def test_planted_failures_are_found_where_they_begin() -> None:
         assert signatures.plateau(stuck) == 100
         gone = gradient(random)
         gone[200:] *= 1e-6
+        gone[[150, 260, N - 3]] = np.nan  # what is missing ends nothing
         assert signatures.vanishing(gone, stuck) == 200
         assert signatures.vanishing(gone, loss(random)) is None  # learned: it may vanish
         burst = gradient(random)
@@ -107,6 +109,16 @@ def test_what_passes_or_is_too_short_is_none(change: str) -> None:
     if change == "short":
         flat = flat[220:250]
     assert signatures.collapse(flat) is None
+
+
+def test_no_numbers_to_the_end() -> None:
+    broken = np.zeros(N, bool)
+    broken[20:40] = broken[300:] = True
+    assert signatures.diverged(broken) == 300
+    assert signatures.diverged(np.roll(broken, -1)) is None
+    lost = gradient(np.random.default_rng(9))
+    lost[300:] = np.nan
+    assert signatures.vanishing(lost, np.full(N, 2.3)) is None  # gone, but not small
 
 
 def test_missing_values_meet_nothing() -> None:
