@@ -32,7 +32,8 @@ def open_run_folder(run: Path) -> Lock:
         raise UsageError(
             "another training is recording into this run",
             path=run,
-            remedy="close the other Recorder, or record into another directory",
+            remedy="end the other training, or record into another directory; where several "
+            "processes train together, make the Recorder after init_process_group",
         )
     return lock
 

@@ -128,6 +128,8 @@ class Delivery:
             self.collect(wait=True)
             self._unpin()  # the ring may be replaced by a larger one
             self._layout = layout
+        if self._handover.ring is not None:
+            self._handover.ring.reclaim({flight.slot for flight in self._flights})
         claimed = self._handover.claim(layout)
         if claimed is None:
             return self._raw(step, scalars, given_norm)

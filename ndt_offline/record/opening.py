@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
 from ndt_offline.run.journal import MAX_STEP
 from ndt_offline.run.probe import IGNORED, Probe, probe_bytes
+from ndt_offline.storage.location import local
 from ndt_offline.storage.regular import read_regular
 
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
@@ -64,6 +66,14 @@ def _misfit(shape: tuple[int, ...], labels: torch.Tensor) -> str:
     if not counted.numel() or 0 <= int(counted.min()) <= int(counted.max()) < classes:
         return ""
     return f"{int(counted.min())} to {int(counted.max())} for {classes} classes"
+
+
+def absolute(path: Any) -> Path:
+    """Where to record, whatever directory the training changes to."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+    if not text or "\0" in text:
+        raise UsageError(f"path={str(path)[:80]!r}: expected the name of a directory")
+    return Path(os.path.abspath(local(path, "recording")))
 
 
 def loss_name(loss: str | Callable[..., Any], warn: Warn) -> str:

@@ -23,7 +23,8 @@ from ndt_offline.record.scalars import Scalars, gradient_norm
 from ndt_offline.record.summary import Summary
 from ndt_offline.run.grid import digits_of
 from ndt_offline.run.probe import make_probe
-from ndt_offline.storage.location import local
+
+_open: dict[Path, Recorder] = {}  # by path, of this process
 
 
 class Recorder:
@@ -52,7 +53,8 @@ class Recorder:
     In the loop the weights are copied into shared memory; a process of low priority does the rest.
     Where `RANK` or torch.distributed says that this is not rank 0, and in forked copies of the
     process, nothing is recorded. Mistakes in the arguments raise UsageError at construction;
-    faults of disks and models do not.
+    faults of disks and models do not. A Recorder that is still open on the path in this process,
+    left by a training that ended with an error, is closed.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Recorder:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model is {type(model).__name__}, expected a torch.nn.Module")
         digits_of(precision)
-        self.path, self.every, self.dense = local(path, "recording"), every, dense
+        self.path, self.every, self.dense = opening.absolute(path), every, dense
         self.policy = Policy(on_error)
         self.step, self.seconds, self._last, self._recorded = start_step, 0.0, last, -1
         self._delivery: Delivery | None = None
@@ -92,6 +94,7 @@ class Recorder:
         second = None if val_probe is None else make_probe(val_probe)
         graph = opening.export(self._model, first, output, self._advise)
         opening.check_labels(loss, graph, (first, second), self._advise)
+        self._close_earlier()
         try:
             self._lock = open_run_folder(self.path)
             try:
@@ -113,6 +116,7 @@ class Recorder:
                 raise
             return
         atexit.register(self._at_exit)
+        _open[self.path.resolve()] = self
         self._record(Scalars({}), False)
         self._delivery.await_writer()
 
@@ -127,6 +131,9 @@ class Recorder:
         Further keywords (`lr=...`) go into the journal.
         """
         if self._delivery is None or os.getpid() != self._process:
+            return
+        if self._delivery.closed:
+            self.policy.warn("closed", "it is closed: nothing is recorded", "make a new Recorder")
             return
         done = self._updates(step)
         if done is None:
@@ -178,11 +185,22 @@ class Recorder:
         if delivery is None or os.getpid() != self._process or delivery.closed:
             return
         atexit.unregister(self._at_exit)
+        _open.pop(self.path.resolve(), None)
         if last and self._recorded != self.step:
             self._record(Scalars({}), False)
         self.policy.guard(lambda: delivery.close(self.seconds), "closing the recording")
         self._lock.drop()
         print(f"ndt-offline: {self.path}: {self.summary()}", file=sys.stderr)
+
+    def _close_earlier(self) -> None:
+        """A training that raised leaves its Recorder open, and often nobody a name for it."""
+        earlier = _open.get(self.path.resolve())
+        if earlier is not None and earlier._process == self._process:
+            self._advise(
+                f"a Recorder of this process was still open on {self.path}: it is closed",
+                "with Recorder(...) as record: closes it, also after an error",
+            )
+            earlier._close(False)
 
     def _record(self, scalars: Scalars, given_norm: bool) -> None:
         assert self._delivery is not None

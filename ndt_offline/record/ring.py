@@ -15,7 +15,7 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,12 @@ class Ring:
                 head[0] = CLAIMED
                 return slot
         return None
+
+    def reclaim(self, used: Container[int]) -> None:
+        """Free what was claimed and is not used: an interrupt came between."""
+        for slot, head in enumerate(self._heads):
+            if head[0] == CLAIMED and slot not in used:
+                head[0] = FREE
 
     def publish(self, slot: int, number: int, step: int, words: Mapping[str, Any]) -> bool:
         """Hand a filled slot over; False where its words do not fit (the slot stays claimed)."""

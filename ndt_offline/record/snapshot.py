@@ -38,11 +38,12 @@ class Snapshot:
 
     def refresh(self) -> Layout:
         """The table of the present state; cheap while no tensor was replaced."""
-        tensors, self._parameters = _tensors(self.model)
+        tensors, self._parameters, names = _tensors(self.model)
         try:
-            seen = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
+            places = [(t.data_ptr(), t.dtype, t.shape, t.stride(), _lazily(t)) for t in tensors]
         except (RuntimeError, ValueError):  # sparse, or not initialised: the table will say so
-            seen = []
+            places = []
+        seen: list[Any] = [*places, names] if places else []
         if seen != self._seen or not seen:
             state = state_of(self.model)
             self.layout = layout_of(state)
@@ -153,7 +154,8 @@ def layout_of(state: dict[str, torch.Tensor]) -> Layout:
                 f"tensor {name!r} is {tensor.layout} of {tensor.dtype}; it cannot be recorded",
                 remedy="register it with persistent=False, or record the float model",
             )
-        same = (tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
+        place = tensor.data_ptr(), tensor.stride(), tensor.device
+        same = (*place, dtype, tuple(tensor.shape), _lazily(tensor))
         if tensor.numel() and tensor.data_ptr() and same in seen:
             aliases[name] = seen[same]
             continue
@@ -162,28 +164,38 @@ def layout_of(state: dict[str, torch.Tensor]) -> Layout:
     return Layout.of(shapes, aliases)
 
 
-def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Parameters and persistent buffers as they hang in the modules, and the parameters alone.
+def _lazily(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Whether the values are those in memory conjugated, or negated."""
+    return tensor.is_conj(), tensor.is_neg()
+
+
+def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor], list[str]]:
+    """Parameters and persistent buffers as they hang in the modules, the parameters alone, and
+    the names of everything on the way.
 
     Cheaper than `state_dict()`, which makes names and metadata and calls hooks; nothing where only
     `state_dict()` knows.
     """
     parameters: list[torch.Tensor] = []
     buffers: list[torch.Tensor] = []
+    names: list[str] = []
     stack = [model]
     while stack:
         module = stack.pop()
         inside = module.__dict__
         kind: Any = type(module)
         if not _is_plain(kind) or any(inside.get(hook) for hook in _HOOKS):
-            return [], []
+            return [], [], []
         parameters += [p for p in inside["_parameters"].values() if p is not None]
+        names += inside["_parameters"]
+        names += inside["_modules"]
         if inside["_buffers"]:
+            names += inside["_buffers"]
             skipped = inside["_non_persistent_buffers_set"]
             held = inside["_buffers"].items()
             buffers += [b for name, b in held if b is not None and name not in skipped]
         stack += [child for child in inside["_modules"].values() if child is not None]
-    return parameters + buffers, parameters
+    return parameters + buffers, parameters, names
 
 
 @cache

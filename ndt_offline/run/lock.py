@@ -1,12 +1,16 @@
 """Locks that end with their process, however it ends: one live trainer, one live writer.
 
-POSIX record locks: a forked child does not inherit them, and the system drops them at death.
-Within a process they do not exclude, so the process keeps its own list.
+Locks of an open file description where the system has them (Linux): record locks of POSIX would
+end as soon as the process closes the file anywhere, as a copy of the run does. A forked child
+shares them, and closes its own end at once, or a worker that outlives its trainer would hold the
+lock. Elsewhere record locks; within a process those do not exclude, so it keeps a list.
 """
 
 from __future__ import annotations
 
 import os
+import struct
+import sys
 from pathlib import Path
 
 try:
@@ -15,6 +19,8 @@ except ImportError:  # Windows: no second process is noticed there
     fcntl = None  # type: ignore[assignment]
 
 _held: dict[Path, int] = {}  # path -> the process that holds it
+_handles: set[int] = set()  # of this process
+_WHOLE_FILE = (0, 0, 0, 0)  # from where, start, length, process: struct flock, after its type
 
 
 class Lock:
@@ -29,17 +35,38 @@ class Lock:
             return False
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(self._handle)
+        except (BlockingIOError, PermissionError):
             os.close(self._handle)
             return False
         except OSError:  # a file system without locks: better recorded than refused
             pass
         _held[self._path] = os.getpid()
+        _handles.add(self._handle)
         return True
 
     def drop(self) -> None:
         if _held.get(self._path) == os.getpid():
             del _held[self._path]
+            _handles.discard(self._handle)
             os.close(self._handle)
+
+
+def _lock(handle: int) -> None:
+    """OSError where it cannot be had: BlockingIOError or PermissionError where another has it."""
+    if fcntl is None:
+        return
+    if hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 2**32:
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, *_WHOLE_FILE))
+    else:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _in_child() -> None:
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ndt_offline.record.ring import Ring
 from ndt_offline.record.scalars import gradient_norm
 from ndt_offline.record.snapshot import Snapshot
 from ndt_offline.record.writer import Writer
+from ndt_offline.run.maintain import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
 
@@ -165,11 +167,126 @@ def test_a_restart_hides_and_another_trainer_is_refused(tmp_path: Path, capsys) 
     model = make_model()
     record = Recorder(tmp_path / "run", model, start_step=10)
     assert "hides 3 checkpoints" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="another training"):
-        Recorder(tmp_path / "run", make_model())
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")  # opens the lock's file, and closes it
+    code = (
+        "import sys; sys.path.append(sys.argv[2]); from recorded_training import *;"
+        "Recorder(sys.argv[1], make_model())"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run"), str(Path(__file__).parent)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert other.returncode == 1 and "another training is recording" in other.stderr
     record.close()
     found = recorded(tmp_path / "run")
     assert list(found) == [0, 5, 10] and found[5] == first[5] and found[10] == digest(model)
+
+
+def test_a_worker_that_outlives_its_trainer_holds_no_lock(tmp_path: Path) -> None:
+    trainer = os.fork()
+    if trainer == 0:
+        warnings.simplefilter("ignore")
+        Recorder(tmp_path / "run", make_model())
+        if (worker := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        (tmp_path / "worker").write_text(str(worker))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(trainer, 0)
+    Recorder(tmp_path / "run", make_model(), start_step=5).close()
+    os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+    assert 5 in recorded(tmp_path / "run")
+
+
+def test_a_recorder_that_was_left_open_is_closed_by_the_next(tmp_path: Path) -> None:
+    def train(updates_done: int) -> Recorder:
+        model = make_model()
+        record = Recorder(tmp_path / "run", model, every=1)
+        for loss in updates(model, updates_done):
+            record(loss=loss)
+        return record
+
+    left = train(7)
+    with pytest.warns(RuntimeWarning, match="was still open"):
+        train(3).close()
+    assert [attempt.closed for attempt in open_run(tmp_path / "run").attempts] == [True, True]
+    with pytest.warns(RuntimeWarning, match="it is closed: nothing is recorded"):
+        left(loss=1.0)
+    left(loss=1.0)  # said once
+    assert len(recorded(tmp_path / "run")) == 4
+    assert not list(tmp_path.rglob("raw/*"))
+
+
+def test_training_may_change_the_directory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = make_model()
+    record = Recorder("run", model, every=1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for step, loss in enumerate(updates(model, 60)):
+        record(loss=loss)
+        if step == 30:
+            model.register_buffer("late", torch.zeros(3))
+    record.close()
+    assert record.summary().dropped == 0 and len(recorded(tmp_path / "run")) == 61
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("path", [None, 5, b"run", "", "a\0b"])
+def test_what_is_no_path_is_a_usage_error(path: object) -> None:
+    with pytest.raises(UsageError, match="name of a directory"):
+        Recorder(path, make_model())  # type: ignore[arg-type]
+
+
+def test_conjugated_and_renamed_tensors(tmp_path: Path) -> None:
+    model = make_model()
+    model.register_buffer("turned", torch.tensor([1 + 2j]))
+    model.register_buffer("mirror", model.turned.conj())
+    with Recorder(tmp_path / "run", model, every=1) as record:
+        model[0] = nn.Sequential(model[0])
+        record(loss=1.0)
+    for step, name in ((0, "0.weight"), (1, "0.0.weight")):
+        state = open_run(tmp_path / "run").checkpoint(step)
+        assert name in state and torch.equal(state["mirror"], model.mirror)
+        assert not torch.equal(state["mirror"], state["turned"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_precision_leaves_other_dtypes_as_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    """The writer is handed the ring's memory, which the trainer uses again."""
+    norms = [nn.BatchNorm1d(8) for _ in range(20)]
+    model = nn.Sequential(nn.Linear(8, 8), *norms).to(dtype)
+    lock = open_run_folder(tmp_path / "run")
+    lock.drop()
+    attempt = open_attempt(tmp_path / "run", {"start_step": 0, "every": 1})
+    snapshot, states = Snapshot(model), {}
+    keep_layout(tmp_path / "run", snapshot.layout)
+    writer, slot = Writer(attempt, "q12"), snapshot.take()[1]
+    for step in range(40):
+        model(torch.randn(16, 8, dtype=dtype))
+        layout, vectors = snapshot.take(slot)
+        writer.write(step, step, layout, vectors, {})
+        states[step] = {k: v.clone() for k, v in model.state_dict().items()}
+    writer.close({})
+    run = open_run(tmp_path / "run")
+    assert list(verify(run)) == []
+    for step, state in states.items():
+        found = run.checkpoint(step)
+        assert all(torch.equal(found[k], v) for k, v in state.items() if v.dtype != torch.float32)
+
+
+def test_an_interrupt_costs_no_slot(tmp_path: Path) -> None:
+    model = make_model()
+    record = Recorder(tmp_path / "run", model, every=1)
+    ring = record._delivery._handover.ring  # type: ignore[union-attr]
+    for _ in range(ring.slots):
+        ring.claim()
+    assert ring.claim() is None
+    for loss in updates(model, 3):
+        record(loss=loss)
+    record.close()
+    assert record.summary().raw == 0 and len(recorded(tmp_path / "run")) == 4
 
 
 def test_a_forked_copy_does_nothing(tmp_path: Path) -> None:
