@@ -54,11 +54,10 @@ class Writer:
         if not segment.holds(number, step, layout):
             self._syncer.flush()
             segment = Segment(number, layout.key)
-        exact, extra = vectors, dict(scalars)
-        meta: dict[str, str] = {}
-        if self._digits is None:
-            vectors = {dtype: vector.copy() for dtype, vector in vectors.items()}
-        else:
+        # The caller's memory is used again, and the next ones are coded against these.
+        exact = vectors = {dtype: vector.copy() for dtype, vector in vectors.items()}
+        extra, meta = dict(scalars), dict[str, str]()
+        if self._digits is not None:
             segment, vectors = on_grid(segment, number, layout, vectors, self._digits)
             meta, told = _errors(layout, exact, vectors)
             extra.update(told)

@@ -89,8 +89,8 @@ def fits(vectors: Vectors, grid: dict[str, list[int | None]], layout: Layout) ->
 
 
 def rounded(vectors: Vectors, grid: dict[str, list[int | None]], layout: Layout) -> Vectors:
-    """Copies of the vectors, with every value on the grid; other dtypes as they are."""
-    out = {dtype: vector.copy() for dtype, vector in vectors.items() if dtype not in grid}
+    """The vectors with every value on the grid; other dtypes as they are."""
+    out = dict(vectors)
     for dtype, exponents in grid.items():
         scales = scales_of(layout, exponents, dtype)
         out[dtype] = from_grid(to_grid(vectors[dtype], dtype, scales), dtype, scales)
