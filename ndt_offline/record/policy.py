@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable
 
 from ndt_offline.errors import NdtError, UsageError
 
+_REMEDIES: dict[int | None, str] = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space: the quota is used up",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.ENOENT: "leave the run where it is while it is recorded",
+    errno.EACCES: "make the run's directory writable",
+    errno.EROFS: "record where files can be written",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
 LONGEST = 64  # checkpoints left out between two tries
 
 
@@ -23,12 +33,12 @@ class Policy:
         self._warned: set[str] = set()
         self._pause = self._left = 0
 
-    def guard(self, act: Callable[[], None], what: str, remedy: str = "free space") -> bool:
+    def guard(self, act: Callable[[], None], what: str) -> bool:
         """Do it; False where it failed."""
         try:
             act()
         except Exception as error:
-            self.failed(f"{what}: {error}", remedy)
+            self.failed(f"{what}: {_first_line(error)}", remedy_for(error))
             if self.raises:
                 raise
             return False
@@ -62,5 +72,13 @@ class Policy:
                 print(text, file=sys.stderr)
 
 
-def reason(error: Exception) -> str:
-    return error.what if isinstance(error, NdtError) else str(error) or type(error).__name__
+def _first_line(error: Exception) -> str:
+    """Without the remedy, which an error of ours says on a line of its own."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def remedy_for(error: Exception) -> str:
+    """What a person can try; the cause decides, not the place."""
+    told = error.remedy if isinstance(error, NdtError) else None
+    number = error.errno if isinstance(error, OSError) else None
+    return told or _REMEDIES.get(number, 'on_error="raise" shows where it comes from')
