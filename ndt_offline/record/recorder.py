@@ -49,6 +49,7 @@ class Recorder:
         rms, with the largest error and a bound of its spectral norm beside the data.
     last: `close` writes the state it finds, whatever the step.
     on_error: "warn" (training never sees an error from recording) or "raise".
+    thread: code in a thread, where no process may be started: what waits then dies with training.
 
     In the loop the weights are copied into shared memory; a process of low priority does the rest.
     Where `RANK` or torch.distributed says that this is not rank 0, and in forked copies of the
