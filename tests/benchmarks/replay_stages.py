@@ -63,7 +63,9 @@ class Bench:
             for matrix, factors in self.layers:
                 real(matrix, factors)
 
-    def _keep(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+    def _keep(
+        self, matrix: torch.Tensor, factors: Factors | None, waits: bool = False
+    ) -> np.ndarray:
         self.layers.append((matrix, factors))
         return np.zeros(min(matrix.shape))
 
