@@ -188,7 +188,9 @@ class BlockRunner:
             if self._device == "cpu":
                 decoded = decoder.read(entry)
                 replayer = self._replayer(needs.spaces, watch is not None)
-                result = replayer.measure(decoded, watch, self._lanes if needs.waits else None)
+                lanes = self._lanes if needs.waits else None
+                more = (watch, lanes) if watch or lanes else ()
+                result = replayer.measure(decoded, *more)
             else:
                 result = self._on_device(decoder, block, row, needs.spaces)
                 if watch is not None:  # measures look at activations here

@@ -28,6 +28,8 @@ class Form:
 
     def eigenvalues(self) -> Array:
         """Ascending, [k], without those of the zeros. The form is overwritten."""
+        if not len(self.off):
+            return self.diagonal.astype(np.float64)
         single = self.diagonal.dtype == np.float32
         solve = lapack.ssterf if single else lapack.dsterf
         values, failed = solve(self.diagonal, self.off, overwrite_d=1, overwrite_e=1)
