@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from ndt_offline.replay.tridiagonal import Form
 from ndt_offline.replay.workspace import Array
@@ -24,10 +25,10 @@ Solve = Callable[[Sequence[Form]], list[Array | None]]
 
 @cache
 def find_solver() -> Solve | None:
-    """Ascending eigenvalues of at most 16 forms of one side; None for one without convergence.
+    """Ascending eigenvalues of at most 16 forms of one side; None where one does not converge.
 
-    There is no such solver without numba, or where it disagrees with LAPACK. The forms may be
-    overwritten.
+    There is no such solver without numba, or where it disagrees with LAPACK. Forms are float64
+    and may be overwritten.
     """
     try:
         from ndt_offline.replay import lockstep
@@ -35,38 +36,41 @@ def find_solver() -> Solve | None:
         return None
     lanes, fields = lockstep.LANES, lockstep.FIELDS
 
-    def together(forms: Sequence[Form]) -> list[Array | None]:
-        side = len(forms[0].diagonal)
+    def together(diagonals: Array, offs: Array) -> list[Array | None]:
+        count, side = diagonals.shape
+        # From the end with the larger entry; LAPACK walks the other way instead.
+        turned = np.abs(diagonals[:, -1]) < np.abs(diagonals[:, 0])
+        diagonals[turned], offs[turned] = diagonals[turned, ::-1], offs[turned, ::-1]
         work, found = np.zeros((side + 1, fields, lanes)), np.empty((lanes, side))
-        failed = np.arange(lanes) >= len(forms)
-        for lane, form in enumerate(forms):
-            # From the end with the larger entry; LAPACK walks the other way instead.
-            turn = -1 if abs(form.diagonal[-1]) < abs(form.diagonal[0]) else 1
-            work[:side, 0, lane] = form.diagonal[::turn]
-            np.square(form.off[::turn], out=work[: side - 1, 1, lane])
+        work[:side, 0, :count], work[: side - 1, 1, :count] = diagonals.T, (offs * offs).T
+        failed = np.arange(lanes) >= count
         lockstep.solve(work.reshape(-1), found, failed)
         found.sort(axis=1)
-        return [None if failed[lane] else found[lane] for lane in range(len(forms))]
+        return [None if failed[lane] else found[lane].copy() for lane in range(count)]
 
     def solve(forms: Sequence[Form]) -> list[Array | None]:
-        usual = [index for index, form in enumerate(forms) if is_usual(form)]
-        if len(usual) < FEWEST:
+        diagonals = np.array([form.diagonal for form in forms], np.float64)
+        offs = np.array([form.off for form in forms], np.float64)
+        usual = are_usual(diagonals, offs)
+        if np.count_nonzero(usual) < FEWEST:
             return [alone(form) for form in forms]
-        known = dict(zip(usual, together([forms[index] for index in usual]), strict=True))
-        return [known[i] if i in known else alone(form) for i, form in enumerate(forms)]
+        known = iter(together(diagonals[usual], offs[usual]))
+        return [next(known) if usual[i] else alone(form) for i, form in enumerate(forms)]
 
     return solve if _agrees(solve) else None
 
 
-def is_usual(form: Form) -> bool:
-    """Whether LAPACK would begin with it as it is: neither scaled nor in several parts."""
-    diagonal, off = np.abs(form.diagonal), np.abs(form.off)
-    if diagonal.dtype != np.float64 or not len(off):
-        return False
-    if not SMALLEST < max(diagonal.max(), off.max()) < LARGEST:  # nor NaN
-        return False
-    roots = np.sqrt(diagonal)
-    return bool((off > roots[:-1] * roots[1:] * 2.0**-53).all())
+def are_usual(diagonals: Array, offs: Array) -> npt.NDArray[np.bool_]:
+    """Of forms [n, k] and [n, k - 1]: whether LAPACK would begin with each as it is.
+
+    That is neither scaled, nor in several parts. Forms with NaN are not usual.
+    """
+    diagonals, offs = np.abs(diagonals), np.abs(offs)
+    if not offs.size:
+        return np.zeros(len(diagonals), np.bool_)
+    tops, roots = np.maximum(diagonals.max(axis=1), offs.max(axis=1)), np.sqrt(diagonals)
+    whole = (offs > roots[:, :-1] * roots[:, 1:] * 2.0**-53).all(axis=1)
+    return np.asarray(whole & (tops > SMALLEST) & (tops < LARGEST))
 
 
 def alone(form: Form) -> Array | None:

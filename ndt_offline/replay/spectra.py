@@ -113,11 +113,11 @@ def _alive_values(
     rank, factor, order = side, gram, np.arange(side)
     if side >= RANK_FIRST:
         rank, factor, order = numerical_rank(gram, work)
+    if rank == side and waits and side in SIDES:
+        return tridiagonal(gram)  # who waits does not come back to it
     if rank == side:
         reduced = work.take("second", side, side, "F")
         np.copyto(reduced, gram)
-        if waits and side in SIDES:
-            return tridiagonal(reduced)
         values = trusted(eigenvalues(reduced))
         if values is not None:
             return values
