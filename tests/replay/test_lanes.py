@@ -196,10 +196,21 @@ def test_without_memory_for_the_lanes_each_row_is_measured_alone(
 
 def test_only_long_jobs_have_lanes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = prepare(open_run(run), Parameters())
-    assert not is_worth(setup, COUNT)
-    assert is_worth(setup, 100_000)
+    saved = gain.SAVED * 6 * 64**2  # six layers of 64
+    there, first = gain.LOADING / saved, (gain.LOADING + gain.COMPILING) / saved
+    for compiled, rows in ((True, there), (False, first)):
+        monkeypatch.setattr(gain, "is_compiled", lambda known=compiled: known)
+        assert not is_worth(setup, int(0.99 * rows)) and is_worth(setup, int(1.01 * rows))
     monkeypatch.setattr(gain, "find_spec", lambda name: None)
-    assert not is_worth(setup, 100_000)
+    assert not is_worth(setup, 10**6)
+
+
+def test_what_is_compiled_is_found_again() -> None:
+    lanes = make_lanes()
+    from ndt_offline.replay import lockstep
+
+    beside = Path(str(lockstep.solve._cache.cache_path)).parent == Path(gain.__file__).parent
+    assert lanes is not None and (gain.is_compiled() or not beside)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -220,7 +231,7 @@ def test_a_block_that_killed_its_process_is_computed_again(
 
     monkeypatch.setattr(BlockRunner, "_one", deadly)
     monkeypatch.setattr(replay_all, "isolate", isolate)
-    monkeypatch.setattr(gain, "COST", 0.0)
+    monkeypatch.setattr(replay_all, "is_worth", lambda setup, rows: rows == COUNT)
     opened, store = open_run(run), tmp_path / "a.zarr"
     with locked(store):
         plan = make_plan(opened, store, setup_key(opened, Parameters()))
