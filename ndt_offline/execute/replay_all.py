@@ -123,12 +123,11 @@ class Automatic:
         count = best_workers(Estimate(left, len(rest), peak, 0), self.workers)
         patience = min(job.limits.seconds, max(120.0, SLOWEST * each))
         job = replace(job, limits=replace(job.limits, seconds=patience))
-        alone = count < 2 or left * each < WORTH
-        job = _with_lanes(job, rest, 1 if alone else count)
-        if job.lanes:
+        fast = _with_lanes(job, rest, count)
+        if fast.lanes:
             count = best_workers(Estimate(left, len(rest), peak + MEMORY, 0), self.workers)
-        if alone:
-            yield from _one_by_one(job, rest, told)
+        if count < 2 or left * each < WORTH:
+            yield from _one_by_one(_with_lanes(job, rest), rest, told)
             return
         about = f"{count} processes for about {duration(left * each / count)} of work"
         with closing(Ahead(count, self.verbose)) as cluster:
@@ -140,7 +139,7 @@ class Automatic:
             if rest:
                 client = cluster.client
                 self.say(f"{about}; dashboard: {client.dashboard_link}")
-                yield from Spread(client)(job, rest, told)
+                yield from Spread(client)(fast, rest, told)
 
     def _on_gpus(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
         """In this process, or in one per GPU where there is enough for several."""

@@ -1,9 +1,9 @@
 """Eigenvalues of many tridiagonal matrices of one side in lock-step: compiled by numba.
 
-The Pal-Walker-Kahan QL iteration on squares, as LAPACK's dsterf does it, operation by operation,
-so that the numbers are the same to the last bit. One matrix waits for its divisions most of the
-time; here `LANES` of them lie side by side in vector registers. Every lane has its own rows,
-shifts and splits: what lies in the others does not change it.
+The Pal-Walker-Kahan QL iteration on squares (Parlett, The Symmetric Eigenvalue Problem, 8.15) with
+the roundings of LAPACK's dsterf, so that the numbers are the same to the last bit. One matrix
+waits for its divisions most of the time; here `LANES` of them lie side by side in vector
+registers. Every lane has its own shifts and splits: what lies in the others does not change it.
 
 Importing this module imports numba, and the first call compiles.
 """
@@ -114,8 +114,7 @@ def _deflate(work: Any, found: Any, k: int, low: int, first: int, second: int) -
             found[k, low] = work[at]
             low += 1
         elif top == low + 1:
-            pair = _pair(work[at], np.sqrt(work[at + _E]), work[at + _ROW])
-            found[k, low], found[k, top] = pair
+            found[k, low], found[k, top] = _pair(work[at], np.sqrt(work[at + _E]), work[at + _ROW])
             low += 2
         else:
             return low, top
