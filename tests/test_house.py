@@ -91,3 +91,9 @@ def loaded_by(code: str, *roots: str) -> set[str]:
 def test_importing_the_package_is_light() -> None:
     roots = ("torch", "dask", "distributed", "zarr", "scipy", "matplotlib", "numpy")
     assert loaded_by("import ndt_offline", *roots) == set()
+
+
+def test_numba_is_loaded_by_nothing_but_a_long_replay() -> None:
+    """It takes as long to import as many a short analysis takes."""
+    code = "import ndt_offline.cli.analyze, ndt_offline.execute.task, ndt_offline.replay.lanes"
+    assert loaded_by(code, "numba", "llvmlite") == set()

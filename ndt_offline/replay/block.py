@@ -23,6 +23,7 @@ from ndt_offline.replay.footprint import peak_memory
 from ndt_offline.replay.forward import Replayer, Row
 from ndt_offline.replay.group import Group
 from ndt_offline.replay.job import Job
+from ndt_offline.replay.lanes import ROWS, make_lanes
 from ndt_offline.replay.ledger import stored_parts
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
@@ -38,10 +39,17 @@ Starting = Callable[[int], None]  # told the row before it is begun, and -1 at t
 
 @dataclass(frozen=True)
 class Needs:
-    """What a row still lacks: spectra of these spaces, these measures."""
+    """What a row still lacks: spectra of these spaces, these measures.
+
+    waits: whether its layers may wait to be solved together with those of other rows.
+    """
 
     spaces: frozenset[str]
     measures: tuple[str, ...] = ()
+    waits: bool = True
+
+
+Ended = tuple[int, Needs, str, Row]  # a row, what it lacked, its outcome and results
 
 
 class BlockRunner:
@@ -56,6 +64,7 @@ class BlockRunner:
         self._replayer = cache(self._make_replayer)
         self._batches = cache(self._make_batches)
         self._group = Group()
+        self._lanes = make_lanes() if job.lanes and self._device == "cpu" else None
         self._measures = choose_measures(tuple(job.measures))
         self._witness = make_witness(self._run, self._setup, self._measures, self._pass)
 
@@ -66,7 +75,8 @@ class BlockRunner:
         watched = self._witness, self._measures, self._ledgers()
         survey = Survey(self._job, block, decoder, *watched)
         given_up = dict(block.given_up)
-        problems = []
+        problems: list[tuple[int, str]] = []
+        ended: list[Ended] = []
         for row in block.todo:
             stands, measures = self._stands(chunk, block, row), survey.lacking(row)
             if stands and not measures:
@@ -82,10 +92,14 @@ class BlockRunner:
                 self._survey = survey
                 outcome, result = self._one(decoder, block, row, needs)
             survey.put(row, measures, "" if outcome == "ok" else result.problem)
-            if not stands:
-                self._put(chunk, block, row, needs.spaces, outcome, result)
             if result.problem:
                 problems.append((block.entries[row - block.start].step, result.problem))
+            if not stands:
+                ended.append((row, needs, outcome, result))
+            if self._lanes is None or len(ended) == ROWS:
+                problems += self._keep(ended, chunk, decoder, block, starting)
+                ended = []
+        problems += self._keep(ended, chunk, decoder, block, starting)
         starting(-1)
         survey.write()
         chunk.write()
@@ -142,6 +156,30 @@ class BlockRunner:
         marks = {space: row_mark(key, entry) for space, key in keys.items()}
         return frozenset(s for s, mark in marks.items() if chunk.measured(row, s) != mark)
 
+    def _keep(
+        self,
+        ended: list[Ended],
+        chunk: Chunk,
+        decoder: Decoder,
+        block: Block,
+        starting: Starting,
+    ) -> list[tuple[int, str]]:
+        """Put rows that have come to their end; the (step, problem) of those that had to do more.
+
+        A row whose small values are seen in the matrix alone is measured again, by itself.
+        """
+        lost = {id(row) for row in self._lanes.settle()} if self._lanes and ended else set()
+        problems = []
+        for row, needs, outcome, result in ended:
+            if id(result) in lost:
+                starting(row)
+                needs = replace(needs, measures=(), waits=False)
+                known, (outcome, result) = result, self._one(decoder, block, row, needs)
+                if result.problem != known.problem:
+                    problems.append((block.entries[row - block.start].step, result.problem))
+            self._put(chunk, block, row, needs.spaces, outcome, result)
+        return problems
+
     def _one(self, decoder: Decoder, block: Block, row: int, needs: Needs) -> tuple[str, Row]:
         entry = block.entries[row - block.start]
         try:
@@ -150,7 +188,9 @@ class BlockRunner:
             if self._device == "cpu":
                 decoded = decoder.read(entry)
                 replayer = self._replayer(needs.spaces, watch is not None)
-                result = replayer.measure(decoded, watch) if watch else replayer.measure(decoded)
+                lanes = self._lanes if needs.waits else None
+                more = (watch, lanes) if watch or lanes else ()
+                result = replayer.measure(decoded, *more)
             else:
                 result = self._on_device(decoder, block, row, needs.spaces)
                 if watch is not None:  # measures look at activations here

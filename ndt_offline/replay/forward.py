@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from ndt_offline.errors import NdtError
 from ndt_offline.replay.capture import Capture, Factors, State, upcast, wide
 from ndt_offline.replay.product import product_values
 from ndt_offline.replay.setup import Setup
-from ndt_offline.replay.spectra import singular_values
+from ndt_offline.replay.spectra import begin
+from ndt_offline.replay.tridiagonal import Form
 from ndt_offline.replay.workspace import Workspace
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
@@ -50,6 +51,13 @@ class Row:
             self.spectra[space.name][index, : len(values)] = values
 
 
+class Waiting(Protocol):
+    """Layers that wait to be solved together with those of other checkpoints."""
+
+    def takes(self, space: Space, index: int) -> bool: ...
+    def add(self, row: Row, space: Space, index: int, form: Form) -> None: ...
+
+
 class Replayer:
     """Graph and probe, loaded once per process, and what to measure in every checkpoint.
 
@@ -66,31 +74,44 @@ class Replayer:
         self._capture = Capture(run, setup) if setup.activations else None
         self.graph = self._capture.graph if self._capture else None
 
-    def measure(self, decoded: Decoded, watch: Watch | None = None) -> Row:
+    def measure(
+        self, decoded: Decoded, watch: Watch | None = None, waiting: Waiting | None = None
+    ) -> Row:
         """Spectra of weights and activations, probe loss and accuracy, of one checkpoint.
 
         A forward pass that fails is told in `.problem`; the weights are measured all the same.
         watch: also told every activation matrix, uncentred.
+        waiting: takes layers that may wait for other checkpoints; it puts them into the row later.
         """
         row = Row.empty(self.setup.spaces)
         state = to_torch(decoded.layout, decoded.vectors)
         if self.setup.parameters.upcast:
             state = {name: upcast(tensor) for name, tensor in state.items()}
-        self._weights(state, row)
+        self._weights(state, row, waiting)
         if self._capture is not None:
             try:
-                self._activations(self._capture, state, row, watch)
+                self._activations(self._capture, state, row, watch, waiting)
             except (NdtError, RuntimeError) as error:
                 row.problem = f"forward pass failed: {error}"
         return row
 
-    def _weights(self, state: State, row: Row) -> None:
+    def _weights(self, state: State, row: Row, waiting: Waiting | None) -> None:
         space = self.setup.spaces[1]
         for index in range(len(space.layers)):
             matrix = weight_matrix(state, space, index, self.setup.parameters.center)
-            row.put(space, index, None if matrix is None else self._values(matrix, None))
+            if matrix is None:
+                row.put(space, index, None)
+            else:
+                self._put(row, space, index, (matrix, None), waiting)
 
-    def _activations(self, capture: Capture, state: State, row: Row, watch: Watch | None) -> None:
+    def _activations(
+        self,
+        capture: Capture,
+        state: State,
+        row: Row,
+        watch: Watch | None,
+        waiting: Waiting | None,
+    ) -> None:
         space, reducing = self.setup.spaces[0], "activations" in self._reduced
 
         def seen(index: int, matrix: torch.Tensor, factors: Factors | None) -> None:
@@ -98,22 +119,42 @@ class Replayer:
             fits = tuple(matrix.shape) == expected
             if watch is not None and fits:
                 watch(index, matrix.numpy())
-            if reducing:
+            if reducing and fits:
                 plain = wide(matrix, self.setup.parameters.center)
-                row.put(space, index, self._values(plain, factors) if fits else None)
+                self._put(row, space, index, (plain, factors), waiting)
+            elif reducing:
+                row.put(space, index, None)
 
         with torch.inference_mode():
             # Who only watches looks at the first probe.
             signals = capture.signals(capture.outputs(state, seen, all_probes=reducing))
         row.probe[: len(signals)] = signals
 
-    def _values(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+    def _put(
+        self,
+        row: Row,
+        space: Space,
+        index: int,
+        layer: tuple[torch.Tensor, Factors | None],
+        waiting: Waiting | None,
+    ) -> None:
+        waits = waiting is not None and waiting.takes(space, index)
+        found = self._values(*layer, waits)
+        if waiting is not None and isinstance(found, Form):
+            waiting.add(row, space, index, found)
+        else:
+            assert not isinstance(found, Form)
+            row.put(space, index, found)
+
+    def _values(
+        self, matrix: torch.Tensor, factors: Factors | None, waits: bool = False
+    ) -> np.ndarray | Form:
         found = None
         if factors is not None:
             bias = None if factors.bias is None else factors.bias.numpy()
             inputs, weight = factors.inputs.numpy(), factors.weight.numpy()
             found = product_values(matrix.numpy(), inputs, weight, bias, self._work)
-        return singular_values(matrix.numpy(), self._work) if found is None else found
+        return begin(matrix.numpy(), self._work, waits) if found is None else found
 
 
 def weight_matrix(state: State, space: Space, index: int, center: bool) -> torch.Tensor | None:

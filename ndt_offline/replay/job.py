@@ -30,6 +30,7 @@ class Job:
         somewhere, finds another token there and writes nothing.
     device: what replays, as `device.find_device` reads it where the work is done. It is no part
         of any key: results differ as they do between processors, by rounding.
+    lanes: whether there is enough to do to solve the layers of several checkpoints together.
     """
 
     setup: Setup
@@ -39,6 +40,7 @@ class Job:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     measures: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    lanes: bool = False
 
     def check_token(self) -> None:
         """Raise NdtError where the store belongs to another analysis by now."""

@@ -10,13 +10,15 @@ they are found again without squaring: see `deficient`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.linalg import blas
 
 from ndt_offline.replay.deficient import TRUSTED, numerical_rank, split_values, triangle_values
-from ndt_offline.replay.tridiagonal import eigenvalues
+from ndt_offline.replay.gain import SIDES
+from ndt_offline.replay.tridiagonal import Form, eigenvalues, tridiagonal
 from ndt_offline.replay.workspace import Array, Workspace, slices
 
 # Squares of entries between these neither overflow nor vanish in float64.
@@ -32,6 +34,17 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
     holds the buffers for the next call; memory is about 16 k^2 bytes and a few megabytes for a
     long side of any length, unless values below 1e-6 s1 are found.
     """
+    found = begin(matrix, work)
+    assert not isinstance(found, Form)
+    return found
+
+
+def begin(matrix: Any, work: Workspace | None = None, waits: bool = False) -> Array | Form:
+    """`singular_values`; or, of a matrix that `waits` for others, the form it has got to.
+
+    With `trusted` values of that form's eigenvalues it is at its end. Where they are None, the
+    matrix must be asked again, without waiting.
+    """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2:
         raise ValueError(f"expected a matrix, got shape {matrix.shape}")
@@ -43,14 +56,22 @@ def singular_values(matrix: Any, work: Workspace | None = None) -> Array:
     gram = gram_matrix(matrix, work)
     top = float(np.sqrt(gram.diagonal().max()))  # NaN and infinity show on the diagonal
     if SMALLEST < top < LARGEST:
-        return _values(matrix, gram, work, 1.0)
+        return _values(matrix, gram, work, 1.0, waits)
     scale = float(np.abs(matrix).max())
     if not np.isfinite(scale):
         return np.full(len(gram), np.nan)
     if scale == 0.0:
         return np.zeros(len(gram))
     power = 2.0 ** -np.floor(np.log2(scale))  # powers of two scale exactly
-    return _values(matrix, gram_matrix(matrix, work, power), work, power) / power
+    scaled = _values(matrix, gram_matrix(matrix, work, power), work, power, False)
+    assert not isinstance(scaled, Form)
+    return scaled / power
+
+
+def trusted(ascending: Array) -> Array | None:
+    """Descending square roots of a Gram matrix's eigenvalues; None where small ones are lost."""
+    values = np.sqrt(np.maximum(ascending, 0.0))[::-1]
+    return np.ascontiguousarray(values) if values[-1] >= TRUSTED * values[0] else None
 
 
 def gram_matrix(matrix: Any, work: Workspace, power: float = 1.0, long: int | None = None) -> Array:
@@ -67,29 +88,39 @@ def gram_matrix(matrix: Any, work: Workspace, power: float = 1.0, long: int | No
     return gram
 
 
-def _values(matrix: Any, gram: Array, work: Workspace, power: float) -> Array:
+def _values(matrix: Any, gram: Array, work: Workspace, power: float, waits: bool) -> Array | Form:
     """Singular values with the Gram matrix known; exact zero rows and columns are left out."""
     alive = np.flatnonzero(gram.diagonal())
     if len(alive) == len(gram):
-        return _alive_values(lambda: matrix, gram, work, power)
+        return _alive_values(lambda: matrix, gram, work, power, waits)
     kept = work.take("alive", len(alive), len(alive), "F")
     kept[...] = gram[np.ix_(alive, alive)]
     tall = matrix.shape[0] >= matrix.shape[1]
-    values = _alive_values(lambda: matrix[:, alive] if tall else matrix[alive], kept, work, power)
-    return np.concatenate([values, np.zeros(len(gram) - len(alive))])
+
+    def part() -> Any:
+        return matrix[:, alive] if tall else matrix[alive]
+
+    found, zeros = _alive_values(part, kept, work, power, waits), len(gram) - len(alive)
+    if isinstance(found, Form):
+        return replace(found, zeros=zeros)
+    return np.concatenate([found, np.zeros(zeros)])
 
 
-def _alive_values(matrix: Callable[[], Any], gram: Array, work: Workspace, power: float) -> Array:
+def _alive_values(
+    matrix: Callable[[], Any], gram: Array, work: Workspace, power: float, waits: bool
+) -> Array | Form:
     side = len(gram)
     rank, factor, order = side, gram, np.arange(side)
     if side >= RANK_FIRST:
         rank, factor, order = numerical_rank(gram, work)
+    if rank == side and waits and side in SIDES:
+        return tridiagonal(gram)  # who waits does not come back to it
     if rank == side:
         reduced = work.take("second", side, side, "F")
         np.copyto(reduced, gram)
-        values = np.sqrt(np.maximum(eigenvalues(reduced), 0.0))[::-1]
-        if values[-1] >= TRUSTED * values[0]:
-            return np.ascontiguousarray(values)
+        values = trusted(eigenvalues(reduced))
+        if values is not None:
+            return values
         rank, factor, order = numerical_rank(gram, work)
     split = split_values(matrix(), factor, order, rank, work, power) if rank < side else None
     return triangle_values(matrix(), power) if split is None else split

@@ -15,6 +15,7 @@ from ndt_offline import open_run
 from ndt_offline.graph.costs import forward_flops
 from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
+from ndt_offline.replay.lanes import make_lanes
 from ndt_offline.replay.setup import Parameters, prepare
 from ndt_offline.run.reader import Decoder
 
@@ -41,14 +42,22 @@ class Bench:
         self.setup = prepare(self.run, Parameters())
         self.decoder = Decoder(self.run.path, self.run.entries)
         self.replayer = Replayer(self.run, self.setup)
+        self.lanes, self._ahead = make_lanes(), Decoder(self.run.path, self.run.entries)
         self.layers: list[Layer] = []
 
     @property
     def matrices(self) -> list[np.ndarray]:
         return [matrix.numpy() for matrix, _ in self.layers]
 
-    def whole(self, row: int) -> None:
-        self.replayer.measure(self.decoder.read(self.run.entries[row]))
+    def whole(self, row: int, lanes: bool = False) -> None:
+        waiting = self.lanes if lanes else None
+        self.replayer.measure(self.decoder.read(self.run.entries[row]), None, waiting)
+
+    def together(self, row: int, spent: Spent) -> None:
+        """As `whole`, the layers of 16 checkpoints solved in lanes, which one of them pays for."""
+        self._ahead.read(self.run.entries[row - 1])  # what it builds on, as in `whole`
+        with timed(spent, "whole, in lanes"):
+            self.replayer.measure(self._ahead.read(self.run.entries[row]), None, self.lanes)
 
     def stages(self, row: int, spent: Spent) -> None:
         """Decoding; everything but the spectra; the spectra: the parts of `whole`."""
@@ -63,7 +72,9 @@ class Bench:
             for matrix, factors in self.layers:
                 real(matrix, factors)
 
-    def _keep(self, matrix: torch.Tensor, factors: Factors | None) -> np.ndarray:
+    def _keep(
+        self, matrix: torch.Tensor, factors: Factors | None, waits: bool = False
+    ) -> np.ndarray:
         self.layers.append((matrix, factors))
         return np.zeros(min(matrix.shape))
 
