@@ -123,6 +123,7 @@ def test_labels() -> None:
     assert label_of(2.0, -0.1, 4.1, 4.0, noise=4.0) == "stable"
     assert label_of(0.3, 0.2, 0.4, 4.0) == "stable"
     assert label_of(2.0, np.nan, np.nan, 4.0) == "rises"
+    assert label_of(np.nan, np.nan, np.nan, np.nan) == "unclear"
 
 
 def test_units_of_the_series_change_nothing_but_the_numbers_units() -> None:
@@ -132,6 +133,16 @@ def test_units_of_the_series_change_nothing_but_the_numbers_units() -> None:
     assert len(a.phases) == len(b.phases) and a.p_two == b.p_two
     assert b.phases[0].change == pytest.approx(1e-7 * a.phases[0].change, rel=1e-4)
     assert b.noise == pytest.approx(1e-7 * a.noise, rel=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [540, 1020, -540, -1000])
+def test_sizes_at_the_ends_of_the_floats_are_fitted_as_any_other(exponent: int) -> None:
+    y = curve([0, 4, END], [1.5, 0.5, 1]) + 0.2 * ar(np.random.default_rng(3), 0.5)[0]
+    (a,), (b,) = fit_phases(y, STEPS), fit_phases(np.ldexp(y, exponent), STEPS)
+    assert b.p_two == a.p_two and b.noise == np.ldexp(a.noise, exponent)
+    assert [p.label for p in b.phases] == [p.label for p in a.phases]
+    assert [p.low for p in b.phases] == [np.ldexp(p.low, exponent) for p in a.phases]
+    assert b.values == tuple(np.ldexp(a.values, exponent))
 
 
 def test_a_result_does_not_depend_on_the_company_of_a_series() -> None:
