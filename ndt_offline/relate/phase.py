@@ -31,6 +31,7 @@ SCALARS = (
     "early_high",
     "noise",
     "persistence",
+    "evidence",
 )
 
 
@@ -57,6 +58,8 @@ class PhaseFit:
     early             share of the curve's ups and downs in the first 25 % of training
     noise             standard deviation around the curve
     persistence       correlation of that noise from one sample to the next
+    evidence          log-likelihood of the phases above that of one straight line (of one phase:
+                      above no trend), each in noise as slow as suits it
     """
 
     series: int
@@ -70,6 +73,7 @@ class PhaseFit:
     early_high: float = np.nan
     noise: float = np.nan
     persistence: float = np.nan
+    evidence: float = np.nan
 
 
 def label_of(change: float, low: float, high: float, span: float, noise: float = 0.0) -> str:

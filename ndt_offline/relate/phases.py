@@ -14,6 +14,7 @@ from ndt_offline.relate.bootstrap import (
     Fitted,
     binned_noise,
     draw_noise,
+    evidence,
     fit_series,
     p_of_more,
     refits,
@@ -27,7 +28,7 @@ from ndt_offline.relate.gaps import (
     present_groups,
 )
 from ndt_offline.relate.hinges import Curves, Search, prepare
-from ndt_offline.relate.noise import Draws, raw_draws
+from ndt_offline.relate.noise import Draws, persistence, raw_draws
 from ndt_offline.relate.phase import (
     PhaseFit,
     early_interval,
@@ -67,8 +68,8 @@ def fit_phases(
              then `phases` is 3 unless said. Every series sees the same draws of `seed`
     level    of the intervals of breakpoints, changes and the early share
 
-    The curve is fitted to ~100 bins of equal width in log(step + 1), weighted by an AR(4) noise
-    model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
+    The curve is fitted to ~100 bins of equal width in log(step + 1), weighted by an ARMA(4, 1)
+    noise model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
     corrected for what the fit took from them; breakpoint intervals are widened by half a bin.
     Noise is counted from sample to sample. A phase is `stable` if the interval of its
     change holds 0 or the change is under a tenth of the curve's range, `unclear` if that
@@ -144,7 +145,8 @@ def _fit_one(
         early_low=low,
         early_high=high,
         noise=spread,
-        persistence=float(fitted.noise.reflection[0, 0]),
+        persistence=persistence(fitted.noise),
+        evidence=evidence(fitted, (row - mean) / unit, count),
     )
 
 
