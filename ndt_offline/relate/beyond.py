@@ -10,6 +10,7 @@ from ndt_offline.relate.gaps import Bools, fill, filled_enough
 from ndt_offline.relate.lag import lead
 from ndt_offline.relate.levels import Columns, by_block
 from ndt_offline.relate.ranks import Floats, unit_ranks
+from ndt_offline.relate.rhythm import without_rhythm
 from ndt_offline.relate.serial import effective_n, p_of_pairs
 from ndt_offline.relate.shift import p_of_shift
 
@@ -62,10 +63,10 @@ def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
     a, b = a[:, keep], b[:, keep]
     columns: Columns = {"n_effective": effective_n(unit_ranks(a), unit_ranks(b))}
     columns["p_shift"] = p_of_shift(a, b)
-    ra, rb = _fluctuations(a), _fluctuations(b)
+    ra, rb = _ranked(_fluctuations(a)), _ranked(without_rhythm(_fluctuations(b)))
     columns["rho_detrended"], columns["p_detrended"] = p_of_pairs(ra, rb)
     columns |= lead(ra, rb)
-    ra, rb = _changes(a), _changes(b)
+    ra, rb = _ranked(_changes(a)), _ranked(without_rhythm(_changes(b)))
     columns["rho_differenced"], columns["p_differenced"] = p_of_pairs(ra, rb)
     tested = ~(np.isnan(columns["p_detrended"]) & np.isnan(columns["p_differenced"]))
     parts = np.stack([columns[part] for part in PARTS], axis=-1)
@@ -74,13 +75,17 @@ def _beyond_block(a: Floats, b: Floats, keep: Bools) -> Columns:
 
 
 def _fluctuations(values: Floats) -> Floats:
-    return unit_ranks(_rough(scaled(_without_dust(detrended(values), values))))
+    return scaled(_without_dust(detrended(values), values))
 
 
 def _changes(values: Floats) -> Floats:
     # The mean change of a steep stretch is trend as well.
     steps = _without_dust(detrended(np.diff(values, axis=1)), values)
-    return unit_ranks(_rough(scaled(steps)))
+    return scaled(steps)
+
+
+def _ranked(values: Floats) -> Floats:
+    return unit_ranks(_rough(values))
 
 
 def _without_dust(changes: Floats, values: Floats) -> Floats:

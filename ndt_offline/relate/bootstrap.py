@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ndt_offline.relate.evidence import gain, moving_average
 from ndt_offline.relate.hinges import Curves, Search, fit_curves, prepare
 from ndt_offline.relate.noise import (
     Draws,
@@ -25,7 +26,7 @@ FEW = 16
 class Fitted:
     """One series: its search, its curves of 1..3 phases, the noise around the fullest of them.
 
-    The noise is AR(4) times `scale` [n], which is 1 unless the series plainly calms down.
+    The noise is ARMA(4, 1) times `scale` [n], which is 1 unless the series plainly calms down.
     """
 
     search: Search
@@ -37,20 +38,30 @@ class Fitted:
 def fit_series(row: Floats, scale: Floats, plain: Search) -> Fitted:
     """Curves of 1, 2 and 3 phases for one series [n], weighted by the noise they leave.
 
-    The first fit is `plain`, as if samples were independent; the AR(4) of what it leaves over
+    The first fit is `plain`, as if samples were independent; the noise of what it leaves over
     weighs the second.
     """
     bins = plain.bins
     means = bins.mean(row[None])
-    noise = _leftover(row[None], fit_curves(plain, means, MOST), plain, scale)
+    line = fit_curves(plain, means, 1).at(bins.t)[0]
+    average = moving_average((row - line) / scale)
+    noise = _leftover(row[None], fit_curves(plain, means, MOST), plain, scale, average)
     sizes = bins.mean(scale)
     search = prepare(bins, bin_covariance(noise, bins) * np.outer(sizes, sizes))
     curves = tuple(fit_curves(search, means, m) for m in range(1, MOST + 1))
-    return Fitted(search, curves, _leftover(row[None], curves[-1], search, scale), scale)
+    left = _leftover(row[None], curves[-1], search, scale, average)
+    return Fitted(search, curves, left, scale)
 
 
-def _leftover(rows: Floats, curves: Curves, search: Search, scale: Floats) -> Noise:
-    return fit_noise((rows - curves.at(search.bins.t)) / scale)
+def evidence(fitted: Fitted, row: Floats, phases: int) -> float:
+    """`gain` of the curve of so many phases over a straight line, or of the line over no trend."""
+    curves = [row - fitted.curves[m - 1].at(fitted.search.bins.t)[0] for m in (1, phases)]
+    simpler = row - row.mean() if phases == 1 else curves[0]
+    return gain(curves[-1] / fitted.scale, simpler / fitted.scale)
+
+
+def _leftover(rows: Floats, curves: Curves, search: Search, scale: Floats, average: float) -> Noise:
+    return fit_noise((rows - curves.at(search.bins.t)) / scale, average)
 
 
 def draw_noise(fitted: Fitted, white: Draws) -> Noise:
@@ -74,7 +85,7 @@ def _noise_again(fitted: Fitted, white: Draws) -> Noise:
     noise = simulate(fitted.noise, white, len(bins.t)) * fitted.scale
     rows = fitted.curves[-1].at(bins.t) + noise
     refit = fit_curves(fitted.search, bins.mean(rows), MOST)
-    return _leftover(rows, refit, fitted.search, fitted.scale)
+    return _leftover(rows, refit, fitted.search, fitted.scale, fitted.noise.average)
 
 
 def binned_noise(fitted: Fitted, noise: Noise, white: Draws) -> Floats:

@@ -83,6 +83,21 @@ def fill(values: Floats) -> Floats:
 
 def filled_enough(x: Floats, y: Floats) -> Bools:
     """Whether pairs of rows [k, n], [t, n] lack at most a tenth of their common span: [k, t]."""
+    both, span = _shared(x, y)
+    return np.asarray((both > 0) & (both >= (1 - MOST_FILLED) * span))
+
+
+def lacking(x: Floats, y: Floats) -> Bools:
+    """Whether pairs of rows [k, n], [t, n] lack samples within their common span: [k, t].
+
+    Only those are ever filled: before the first and after the last sample there is no gap.
+    """
+    both, span = _shared(x, y)
+    return np.asarray(both < span)
+
+
+def _shared(x: Floats, y: Floats) -> tuple[Floats, Ints]:
+    """How many samples both of a pair have, and how long the span is that both cover: [k, t]."""
     here, there = np.isfinite(x), np.isfinite(y)
     both = here.astype(np.float64) @ there.T.astype(np.float64)
     n = x.shape[1]
@@ -91,8 +106,7 @@ def filled_enough(x: Floats, y: Floats) -> Bools:
         return np.argmax(present, axis=1), n - 1 - np.argmax(present[:, ::-1], axis=1)
 
     (a, b), (c, d) = ends(here), ends(there)
-    span = np.minimum(b[:, None], d[None]) - np.maximum(a[:, None], c[None]) + 1
-    return np.asarray((both > 0) & (both >= (1 - MOST_FILLED) * span))
+    return both, np.minimum(b[:, None], d[None]) - np.maximum(a[:, None], c[None]) + 1
 
 
 @dataclass(frozen=True)

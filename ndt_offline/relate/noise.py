@@ -1,4 +1,4 @@
-"""The noise around a trend: AR(4) fitted, simulated, and its covariance between bin means."""
+"""The noise around a trend: ARMA(4, 1) fitted, simulated, its covariance between bin means."""
 
 from __future__ import annotations
 
@@ -19,33 +19,51 @@ LIMIT = 0.9995
 
 @dataclass(frozen=True)
 class Noise:
-    """AR(4) noise of D series: reflection coefficients [D, 4] and standard deviations [D].
+    """ARMA(4, 1) noise of D series: reflection coefficients [D, 4], standard deviations [D].
 
-    Reflection coefficients (partial autocorrelations) inside (-1, 1) are exactly the stationary
-    processes, so they can be shifted and drawn without ever leaving them.
+    x_t = sum_j phi_j x_(t-j) + e_t - average e_(t-1): an average near 1 is white noise on top of
+    slow noise, of which four lags alone see little. Reflection coefficients (partial
+    autocorrelations) of phi inside (-1, 1) are exactly the stationary processes, so they can be
+    shifted and drawn without ever leaving them.
     """
 
     reflection: Floats
     deviation: Floats
+    average: float = 0.0
 
     def rows(self, part: slice) -> Noise:
         """Some of the processes."""
-        return Noise(self.reflection[part], self.deviation[part])
+        return Noise(self.reflection[part], self.deviation[part], self.average)
 
     def moved(self, bend: Floats, stretch: Floats) -> Noise:
         """With artanh of the reflections shifted by `bend`, log of the deviation by `stretch`."""
         turned = np.tanh(np.arctanh(self.reflection) + bend)
-        return Noise(np.clip(turned, -LIMIT, LIMIT), self.deviation * np.exp(stretch))
+        deviation = self.deviation * np.exp(stretch)
+        return Noise(np.clip(turned, -LIMIT, LIMIT), deviation, self.average)
 
 
-def fit_noise(residuals: Floats) -> Noise:
-    """Burg's (1975) AR(4) of rows [D, n], which are taken to have mean 0.
+def fit_noise(residuals: Floats, average: float = 0.0) -> Noise:
+    """ARMA(4, 1) of rows [D, n] of mean 0 under a moving average that is known.
 
     A perfect fit leaves a deviation of 1e-9, not 0: rows come in units of their own spread.
     """
-    forward, backward = residuals[:, 1:], residuals[:, :-1]
-    reflection = np.zeros((len(residuals), ORDER))
     power = np.einsum("dn,dn->d", residuals, residuals) / residuals.shape[1]
+    reflection = burg(unaveraged(residuals, average) if average else residuals)[0]
+    return Noise(np.clip(reflection, -LIMIT, LIMIT), np.sqrt(power + 1e-18), average)
+
+
+def unaveraged(rows: Floats, average: float | Floats) -> Floats:
+    """Rows [D, n] with 1 - average B undone, by one for all or by one of each row [D, 1]."""
+    n = rows.shape[1]
+    size = circle(n)
+    inverse = 1 - average * np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
+    return np.fft.irfft(np.fft.rfft(rows, size, axis=1) / inverse, size, axis=1)[:, :n]
+
+
+def burg(rows: Floats) -> tuple[Floats, Floats]:
+    """Burg's (1975) AR(4) of rows [D, n]: reflection coefficients [D, 4], power unexplained [D]."""
+    forward, backward = rows[:, 1:], rows[:, :-1]
+    reflection = np.zeros((len(rows), ORDER))
     for order in range(ORDER):
         cross = np.einsum("dn,dn->d", forward, backward)
         total = np.einsum("dn,dn->d", forward, forward)
@@ -55,7 +73,7 @@ def fit_noise(residuals: Floats) -> Noise:
         if order + 1 < ORDER:
             shorter = forward - k[:, None] * backward, backward - k[:, None] * forward
             forward, backward = shorter[0][:, 1:], shorter[1][:, :-1]
-    return Noise(np.clip(reflection, -LIMIT, LIMIT), np.sqrt(power + 1e-18))
+    return reflection, total * (1 - k**2) / (2 * forward.shape[1])
 
 
 def coefficients(reflection: Floats) -> Floats:
@@ -74,10 +92,18 @@ def gains(noise: Noise, size: int) -> Floats:
     padded[:, 0], padded[:, 1 : ORDER + 1] = 1.0, -phi
     response = np.fft.rfft(padded, axis=1)
     gain = 1 / np.sqrt(response.real**2 + response.imag**2)
+    if noise.average:
+        gain *= np.abs(np.fft.rfft([1.0, -noise.average], size))
     weight = np.full(gain.shape[1], 2.0)
     weight[0] = weight[-1] = 1.0
     mean_power = (gain**2 @ weight) / size
     return gain * (noise.deviation / np.sqrt(mean_power))[:, None]
+
+
+def persistence(noise: Noise) -> float:
+    """Correlation of one process from one sample to the next."""
+    own = np.fft.irfft(gains(noise, circle(0))[0] ** 2, circle(0))
+    return float(own[1] / own[0])
 
 
 def circle(n: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ SCALARS = (
     "early_high",
     "noise",
     "persistence",
+    "evidence",
 )
 
 
@@ -57,6 +58,8 @@ class PhaseFit:
     early             share of the curve's ups and downs in the first 25 % of training
     noise             standard deviation around the curve
     persistence       correlation of that noise from one sample to the next
+    evidence          log-likelihood of the phases above that of one straight line (of one phase:
+                      above no trend), each in noise as slow as suits it
     """
 
     series: int
@@ -70,6 +73,7 @@ class PhaseFit:
     early_high: float = np.nan
     noise: float = np.nan
     persistence: float = np.nan
+    evidence: float = np.nan
 
 
 def label_of(change: float, low: float, high: float, span: float, noise: float = 0.0) -> str:
@@ -79,6 +83,8 @@ def label_of(change: float, low: float, high: float, span: float, noise: float =
     is the span of the curve and four standard deviations of the noise around it: a change that
     large may have happened. Without an interval (NaN) the size alone decides.
     """
+    if np.isnan(change):
+        return "unclear"
     if low <= 0 <= high and max(-low, high) > ROOM * (span + 4 * noise):
         return "unclear"
     if low <= 0 <= high or abs(change) < SMALL * span or span == 0:
@@ -107,6 +113,19 @@ def read_phases(
         )
         for i in range(len(changes))
     )
+
+
+def magnified(fit: PhaseFit, exponent: int) -> PhaseFit:
+    """The fit of the same series times 2^exponent."""
+
+    def times(value: float) -> float:
+        return float(np.ldexp(value, exponent))
+
+    phases = tuple(
+        replace(p, change=times(p.change), low=times(p.low), high=times(p.high)) for p in fit.phases
+    )
+    values = tuple(times(value) for value in fit.values)
+    return replace(fit, phases=phases, values=values, noise=times(fit.noise))
 
 
 def early_share(curves: Curves) -> Floats:

@@ -14,6 +14,7 @@ from ndt_offline.relate.bootstrap import (
     Fitted,
     binned_noise,
     draw_noise,
+    evidence,
     fit_series,
     p_of_more,
     refits,
@@ -27,8 +28,14 @@ from ndt_offline.relate.gaps import (
     present_groups,
 )
 from ndt_offline.relate.hinges import Curves, Search, prepare
-from ndt_offline.relate.noise import Draws, raw_draws
-from ndt_offline.relate.phase import PhaseFit, early_interval, early_share, read_phases
+from ndt_offline.relate.noise import Draws, persistence, raw_draws
+from ndt_offline.relate.phase import (
+    PhaseFit,
+    early_interval,
+    early_share,
+    magnified,
+    read_phases,
+)
 from ndt_offline.relate.ranks import Floats
 from ndt_offline.relate.volatility import volatility
 
@@ -61,8 +68,8 @@ def fit_phases(
              then `phases` is 3 unless said. Every series sees the same draws of `seed`
     level    of the intervals of breakpoints, changes and the early share
 
-    The curve is fitted to ~100 bins of equal width in log(step + 1), weighted by an AR(4) noise
-    model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
+    The curve is fitted to ~100 bins of equal width in log(step + 1), weighted by an ARMA(4, 1)
+    noise model, with every pair of breakpoints tried. Each draw has its own noise coefficients,
     corrected for what the fit took from them; breakpoint intervals are widened by half a bin.
     Noise is counted from sample to sample. A phase is `stable` if the interval of its
     change holds 0 or the change is under a tenth of the curve's range, `unclear` if that
@@ -95,7 +102,9 @@ def _fit_group(rows: Floats, clock: Floats, keep: Bools, asked: _Asked) -> list[
     if not filled_enough(rows[:1], rows[:1]).all():
         return [PhaseFit(0, "too many gaps")] * len(rows)
     span = slice(where[0], where[-1] + 1)
-    rows, bins = fill(rows)[:, span], log_bins(clock[span])
+    # Squares of 1e160 and of 1e-170 are no numbers; a power of two takes nothing from any digit.
+    exponents = np.frexp(np.abs(rows[:, keep]).max(axis=1))[1]
+    rows, bins = fill(np.ldexp(rows[:, span], -exponents[:, None])), log_bins(clock[span])
     if len(bins.starts) < FEWEST_BINS:
         return [PhaseFit(0, "too short")] * len(rows)
     plain, n, d = prepare(bins, np.diag(1.0 / bins.sizes)), rows.shape[1], asked.draws
@@ -104,10 +113,10 @@ def _fit_group(rows: Floats, clock: Floats, keep: Bools, asked: _Asked) -> list[
     scales = volatility(rows, bins.t)
     status = "ok" if len(where) == n else "gaps filled"
     return [
-        replace(_fit_one(row, scale, plain, white, asked), status=status)
+        replace(magnified(_fit_one(row, scale, plain, white, asked), exponent), status=status)
         if np.ptp(row) > 0
         else PhaseFit(0, "constant series")
-        for row, scale in zip(rows, scales, strict=True)
+        for row, scale, exponent in zip(rows, scales, exponents.tolist(), strict=True)
     ]
 
 
@@ -136,7 +145,8 @@ def _fit_one(
         early_low=low,
         early_high=high,
         noise=spread,
-        persistence=float(fitted.noise.reflection[0, 0]),
+        persistence=persistence(fitted.noise),
+        evidence=evidence(fitted, (row - mean) / unit, count),
     )
 
 

@@ -18,9 +18,11 @@ Lead, only of a coupled pair, by the interval of the lag:
     otherwise                  nothing: no lead is shown
 Phases: the labels in order with the steps at which they end: "falls to step 46, then
 rises to step 3081, then stable"; neighbours of one label are said once, and if all have the
-same label it is "falls throughout". Where the noise around them is as persistent as that of
-fits to random walks (.975 and above from sample to sample; 22 of 30 walks of 1600 samples bent,
-against 2 of 30 with AR .99) it says so: "..., or a random walk".
+same label it is "falls throughout". "..., or a random walk" is added where slow noise may
+have done it: where the noise around the phases is as persistent as that of fits to random
+walks (.975 and above from sample to sample; 22 of 30 walks of 1600 samples bent, against 2 of
+30 with AR .99), or where the phases are no more than 2, 7, 12 (of one, two, three) in
+log-likelihood above the simplest course, a straight line or for one phase none, in slower noise.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ OR_WALK = ", or a random walk"
 TREND = 0.5
 STEADY = 0.9
 WALKS = 0.975
+# Of straight lines in noise up to AR .99, white noise added or not, .09 and less bend and pass.
+ENOUGH = (2.0, 7.0, 12.0)
 
 
 def trend_words(rho_series_time: float) -> str:
@@ -105,7 +109,8 @@ def phase_words(fit: PhaseFit) -> str:
     words = [f"{name} to step {end:.0f}" for name, end in before]
     said = ", then ".join([*words, last]) if before else f"{last} throughout"
     decided = any(phase.label in ("falls", "rises") for phase in fit.phases)
-    return f"{said}{OR_WALK}" if decided and fit.persistence >= WALKS else said
+    slow = fit.persistence >= WALKS or fit.evidence < ENOUGH[len(fit.phases) - 1]
+    return f"{said}{OR_WALK}" if decided and slow else said
 
 
 def layer_words(

@@ -70,6 +70,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "early_high": "90 % interval of early",
         "noise": "SD around the fitted curve",
         "persistence": "correlation of that noise from one step to the next",
+        "evidence": "log-likelihood above a straight line (one phase: above none) in slower noise",
     },
     "couplings": {
         **SERIES_KEYS,

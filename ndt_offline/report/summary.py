@@ -115,11 +115,16 @@ def _phase_words(results: Results) -> dict[tuple[str, ...], str]:
                 0,
                 row["status"],
                 tuple(found.get(name, ())),
-                persistence=math.nan if row["persistence"] is None else row["persistence"],
+                persistence=_number(row["persistence"]),
+                evidence=_number(row.get("evidence")),
             )
         )
         for name, row in _named_rows(fits)
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _coupling_rows(results: Results) -> dict[tuple[str, ...], Row]:

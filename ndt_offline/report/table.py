@@ -65,7 +65,7 @@ def sentences(
     """
     yield from count_sentences(results, rest)
     if any(OR_WALK in (row.get("phases") or "") for row in shown):
-        yield "phases with ?: the noise around them is so persistent that a random walk may do this"
+        yield "phases with ?: slow noise, up to a random walk, may do this too"
     if any("unclear" in (row.get("phases") or "") for row in shown):
         yield "unclear: noise leaves room for a change of a quarter of the series' range"
     clocks = {

@@ -115,6 +115,17 @@ def test_gaps_are_pairwise_complete_and_said() -> None:
     assert r.status == "too many gaps" and np.isnan(r.p) and np.isfinite(r.rho)
 
 
+def test_what_is_missing_at_the_ends_is_no_gap() -> None:
+    x, y = np.random.default_rng(9).normal(size=(2, 2, 400))
+    x[0, :3], y[0, -1], y[1, 200] = np.nan, np.nan, np.nan
+    for steps in (None, np.append(np.arange(3), 5 * np.arange(1, 398))):
+        records = correlate(x, y, steps)
+        assert [r.status for r in records] == ["ok", "gaps filled"] * 2
+    assert records[0].n == 396
+    rounded = np.where(np.isnan(y), y, y > 1)
+    assert [r.status for r in correlate(x, rounded)] == ["many ties"] * 4
+
+
 def test_what_has_no_answer_says_why() -> None:
     rng = np.random.default_rng(10)
     noise = rng.normal(size=300)

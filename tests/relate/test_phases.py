@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from ndt_offline.errors import UsageError
-from ndt_offline.relate import Phase, fit_phases, phases_table
+from ndt_offline.relate import Phase, fit_phases, phase_words, phases_table
 from ndt_offline.relate.bins import log_bins
 from ndt_offline.relate.cells import filtered
+from ndt_offline.relate.evidence import moving_average
 from ndt_offline.relate.hinges import fit_curves, prepare
 from ndt_offline.relate.noise import (
     Noise,
     bin_covariance,
     coefficients,
     fit_noise,
+    persistence,
     raw_draws,
     simulate,
 )
@@ -47,16 +49,18 @@ def test_bins_cover_every_sample_once_and_average_it() -> None:
     assert CLOCK[last].max() - CLOCK[last].min() <= bins.width
 
 
-def test_bin_covariance_is_the_sum_over_the_samples() -> None:
+@pytest.mark.parametrize("average", [0.0, 0.8])
+def test_bin_covariance_is_the_sum_over_the_samples(average: float) -> None:
     bins = log_bins(STEPS)
-    noise = Noise(np.array([[0.9, -0.3, 0.2, 0.1]]), np.array([2.0]))
+    noise = Noise(np.array([[0.9, -0.3, 0.2, 0.1]]), np.array([2.0]), average)
     phi = coefficients(noise.reflection)[0]
     # The autocovariance by a long impulse response, an independent way.
     impulse = np.zeros((1, 20000))
-    impulse[0, 0] = 1
+    impulse[0, :2] = 1, -average
     response = filtered(impulse, *phi)[0]
     gamma = np.array([response[: 20000 - j] @ response[j:] for j in range(1600)])
     gamma *= 4.0 / gamma[0]
+    assert persistence(noise) == pytest.approx(gamma[1] / 4.0, abs=1e-6)
     full = gamma[np.abs(np.subtract.outer(np.arange(1600), np.arange(1600)))]
     mean = np.zeros((len(bins.starts), 1600))
     for i, (start, size) in enumerate(zip(bins.starts, bins.sizes, strict=True)):
@@ -64,9 +68,10 @@ def test_bin_covariance_is_the_sum_over_the_samples() -> None:
     np.testing.assert_allclose(bin_covariance(noise, bins), mean @ full @ mean.T, atol=1e-6)
 
 
-def test_simulated_noise_is_fitted_back() -> None:
-    noise = Noise(np.array([[0.7, -0.4, 0.3, -0.2]]), np.array([1.5]))
-    back = fit_noise(simulate(noise, raw_draws(200, 1600, 0), 1600))
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_simulated_noise_is_fitted_back(average: float) -> None:
+    noise = Noise(np.array([[0.7, -0.4, 0.3, -0.2]]), np.array([1.5]), average)
+    back = fit_noise(simulate(noise, raw_draws(200, 1600, 0), 1600), average)
     np.testing.assert_allclose(back.reflection.mean(axis=0), noise.reflection[0], atol=0.01)
     assert back.deviation.mean() == pytest.approx(1.5, rel=0.01)
 
@@ -74,6 +79,56 @@ def test_simulated_noise_is_fitted_back() -> None:
 def test_burg_of_an_ar1_is_its_coefficient() -> None:
     got = coefficients(fit_noise(ar(np.random.default_rng(1), 0.8, 50)).reflection).mean(axis=0)
     np.testing.assert_allclose(got, [0.8, 0, 0, 0], atol=0.02)
+
+
+def test_slow_noise_under_white_noise_is_seen() -> None:
+    rows = ar(np.random.default_rng(7), 0.98, 20) + np.random.default_rng(8).normal(size=(20, 1600))
+    # An ARMA(1, 1): (1 - .98 B) x = e + w - .98 w', so -b / (1 + b^2) is its first autocorrelation.
+    ratio = 0.98 / (1 + 0.98**2 + (1 - 0.98**2))
+    truth = (1 - np.sqrt(1 - 4 * ratio**2)) / (2 * ratio)
+    found = [moving_average(row) for row in rows]
+    assert np.median(found) == pytest.approx(truth, abs=0.06)
+    reflection = np.vstack(
+        [fit_noise(r[None], a).reflection for r, a in zip(rows, found, strict=True)]
+    )
+    assert np.median(reflection[:, 0]) == pytest.approx(0.98, abs=0.02)
+    assert moving_average(ar(np.random.default_rng(9), 0.9)[0]) == 0
+
+
+def line_and_noise(name: str, n: int, trials: int) -> np.ndarray:
+    rng = np.random.default_rng([11, n, len(name)])
+    white = rng.normal(size=(trials, n))
+    sizes = {
+        "growing": np.linspace(1, 3, n),
+        "tenfold": np.linspace(0.3, 3, n),
+        "doubling": np.where(np.arange(n) < n // 2, 1.0, 2.0),
+    }
+    slow = ar(rng, 0.98, trials)[:, -n:]
+    noise = white * sizes[name] if name in sizes else slow + white
+    return noise + 2 * CLOCK[:n] / CLOCK[n - 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [401, 1600])
+@pytest.mark.parametrize("name", ["growing", "tenfold", "doubling", "slow"])
+def test_a_line_in_uncommon_noise_is_seldom_called_bent(name: str, n: int) -> None:
+    trials = 300 if os.environ.get("NDT_SLOW") else 40
+    # Draws of their own for every ten: 99 shared ones are one sample of a quantile, not many.
+    tens = line_and_noise(name, n, trials).reshape(-1, 10, n)
+    fits = [f for i, ten in enumerate(tens) for f in fit_phases(ten, STEPS[:n], draws=99, seed=i)]
+    bent = [len(f.phases) > 1 and not phase_words(f).endswith("random walk") for f in fits]
+    assert np.mean(bent) <= 0.12 + 2 * np.sqrt(0.12 * 0.88 / trials)
+    if name != "slow" or n == 1600:
+        bent = [len(f.phases) > 1 for f in fits]
+        assert np.mean(bent) <= 0.12 + 2 * np.sqrt(0.12 * 0.88 / trials)
+
+
+def test_evidence_is_what_the_curve_explains_beyond_a_line_in_slow_noise() -> None:
+    rng = np.random.default_rng(12)
+    bent = curve([0, 4, END], [3, 1, 2]) + 0.2 * rng.normal(size=1600)
+    walk = rng.normal(size=1600).cumsum()
+    strong, weak = fit_phases(np.stack([bent, walk]), STEPS, phases=2, draws=19)
+    assert strong.evidence > 20 > 15 > weak.evidence
 
 
 @pytest.mark.parametrize("phases", [2, 3])
@@ -123,6 +178,7 @@ def test_labels() -> None:
     assert label_of(2.0, -0.1, 4.1, 4.0, noise=4.0) == "stable"
     assert label_of(0.3, 0.2, 0.4, 4.0) == "stable"
     assert label_of(2.0, np.nan, np.nan, 4.0) == "rises"
+    assert label_of(np.nan, np.nan, np.nan, np.nan) == "unclear"
 
 
 def test_units_of_the_series_change_nothing_but_the_numbers_units() -> None:
@@ -132,6 +188,16 @@ def test_units_of_the_series_change_nothing_but_the_numbers_units() -> None:
     assert len(a.phases) == len(b.phases) and a.p_two == b.p_two
     assert b.phases[0].change == pytest.approx(1e-7 * a.phases[0].change, rel=1e-4)
     assert b.noise == pytest.approx(1e-7 * a.noise, rel=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [540, 1020, -540, -1000])
+def test_sizes_at_the_ends_of_the_floats_are_fitted_as_any_other(exponent: int) -> None:
+    y = curve([0, 4, END], [1.5, 0.5, 1]) + 0.2 * ar(np.random.default_rng(3), 0.5)[0]
+    (a,), (b,) = fit_phases(y, STEPS), fit_phases(np.ldexp(y, exponent), STEPS)
+    assert b.p_two == a.p_two and b.noise == np.ldexp(a.noise, exponent)
+    assert [p.label for p in b.phases] == [p.label for p in a.phases]
+    assert [p.low for p in b.phases] == [np.ldexp(p.low, exponent) for p in a.phases]
+    assert b.values == tuple(np.ldexp(a.values, exponent))
 
 
 def test_a_result_does_not_depend_on_the_company_of_a_series() -> None:

@@ -28,6 +28,15 @@ def test_noise_that_grows_is_followed_to_the_end() -> None:
     np.testing.assert_allclose(found, np.exp(T - T.mean())[late], rtol=0.05)
 
 
+@pytest.mark.parametrize("growth", [3.0, 10.0])
+def test_noise_that_grows_late_promises_the_first_samples_no_less(growth: float) -> None:
+    size = np.linspace(1.0, growth, 800)
+    rows = np.random.default_rng(4).normal(size=(40, 800)) * size
+    found = np.median(volatility(rows, T), axis=0)
+    relative = size / np.exp(np.log(size).mean())
+    np.testing.assert_allclose(found, relative, rtol=0.2)
+
+
 def test_the_first_samples_cap_the_early_ones_alone() -> None:
     # The noise falls from the 17th sample on: what the many promise for the first is not there.
     size = np.exp(-1.0 * (np.maximum(T, T[16]) - T.mean()))

@@ -110,6 +110,11 @@ def test_phases() -> None:
     assert phase_words(replace(fit, persistence=0.98)) == phase_words(fit) + ", or a random walk"
     flat = replace(fit, phases=twice[:2], persistence=0.99)
     assert phase_words(flat) == "stable throughout"
+    for count, enough in ((1, 2.0), (2, 7.0), (3, 12.0)):
+        some = replace(fit, phases=fit.phases[-count - 1 : -1] if count < 3 else fit.phases)
+        assert phase_words(replace(some, evidence=enough)) == phase_words(some)
+        doubted = replace(some, evidence=enough - 0.1)
+        assert phase_words(doubted) == phase_words(some) + ", or a random walk"
     assert phase_words(PhaseFit(0, "too short")) == "no phases: too short"
 
 
