@@ -80,7 +80,10 @@ def candidates(
 
 def _ranks(f: Fit) -> dict[str, Array]:
     nu = np.full(len(f.Tt), f.nu)
-    return {"index": f.points[f.found.at], "drops_out": f.ranking.drops_out, "Tt": f.Tt, "nu": nu}
+    index = f.points[f.found.at]
+    return {
+        "index": index, "drops_out": f.ranking.drops_out, "T": f.ranking.T, "Tt": f.Tt, "nu": nu
+    }  # fmt: skip
 
 
 def standing(f: Fit) -> tuple[Points, Array]:

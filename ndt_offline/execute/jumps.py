@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -20,9 +19,11 @@ from ndt_offline.extension import source_of
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 
+if TYPE_CHECKING:
+    from ndt_offline.detect.events import Event
+
 SWEPT = 25  # thresholds of a sweep that was not asked for
 SPAN = 6.0  # from the lowest stored threshold to the highest of that sweep
-CHANCE = 1.0  # jumps in a series' matched noise above which it makes no event
 FAILED = 255  # a detector's arithmetic broke down on a series
 
 
@@ -134,17 +135,25 @@ SWEEP = ("observed", "matched", "matched_low", "matched_high")
 def put_events(
     results: Results, question: Question, values: np.ndarray, found: tuple[str, Peaks]
 ) -> zarr.Group:
-    """Transitions of several series at one step, tested over all series; only for `steps`."""
-    from ndt_offline.detect.events import find_events, mark_events
+    """Transitions of several series at one step, tested over all series; only for `steps`.
+
+    Left out are series on a coarse grid, which jump whenever they change, and those on whose
+    matched noise the detector fires: there its p does not hold.
+    """
+    from ndt_offline.detect.events import mark_events
+    from ndt_offline.detect.surprise import events_beside_noise
+    from ndt_offline.detect.trust import on_grid
 
     key, peaks = found
     marks = _marks(results)
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        trusted = _trusted(peaks, values)
+        able = np.array([not on_grid(row) for row in values], bool)
+        events: list[Event] = []
+        trusted = np.zeros(0, np.int64)
         # Without matched noise nobody knows in which series the detector can be believed.
-        steps = question.detector == "steps" and question.draws > 0
-        events = find_events(_only(peaks, trusted), results.steps) if steps else []
+        if question.detector == "steps" and question.draws > 0 and len(values):
+            events, trusted = events_beside_noise(peaks, results.steps, able)
         events = mark_events(events, results.steps, marks)
         columns = {
             "step": np.array([e.step for e in events], np.int64),
@@ -157,43 +166,13 @@ def put_events(
         inside = dict(zip(("event", "series", "T", "step"), _turned(members, 4), strict=True))
         for name in ("event", "series", "step"):
             inside[name] = inside[name].astype(np.int64)
-        inside["series"] = trusted[inside["series"]]
         tables = {"events": (("event",), columns), "members": (("member",), inside)}
         about = {"peaks": key, "marks": {name: list(at) for name, at in marks.items()}}
-        return tables, about | {"tested": len(trusted), "series": len(values)}
+        return tables, about | {
+            "tested": len(trusted), "series": len(values), "draws": question.draws
+        }  # fmt: skip
 
-    return stage_of(results.root["derived"], "events", key_of(3, key, sorted(marks.items())), make)
-
-
-def _trusted(peaks: Peaks, values: np.ndarray) -> np.ndarray:
-    """Series whose jumps can make an event: [number].
-
-    Left out are whole numbers, which jump whenever they change, and series on whose matched noise
-    the detector fires: there its p does not hold.
-    """
-    whole = np.array([_is_whole(row) for row in values], bool)
-    beside = counts(peaks, groups=np.arange(max(len(values), 1)))
-    fires = beside.matched[: len(values), 0] > CHANCE
-    return np.flatnonzero(~whole & ~fires)
-
-
-def _is_whole(row: np.ndarray) -> bool:
-    known = row[np.isfinite(row)]
-    return bool((known == np.round(known)).all())
-
-
-def _only(peaks: Peaks, chosen: np.ndarray) -> Peaks:
-    """The peaks of chosen series, numbered anew; none between constant stretches, without a p."""
-    number = np.full(len(peaks.series["status"]), -1)
-    number[chosen] = np.arange(len(chosen))
-    found = dict(peaks.found)
-    found["series"] = number[found["series"]]
-    keep = np.isfinite(found["T"]) & ~np.isnan(found["Tt"]) & (found["series"] >= 0)
-    return replace(
-        peaks,
-        found={name: column[keep] for name, column in found.items()},
-        series={name: column[chosen] for name, column in peaks.series.items()},
-    )
+    return stage_of(results.root["derived"], "events", key_of(4, key, sorted(marks.items())), make)
 
 
 def _threshold(question: Question, peaks: Peaks) -> float | None:
