@@ -96,7 +96,7 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
     if not len(found.at):
         return dict(_columns([]))
-    columns = describe_steps(f.clean, found, ranking)
+    columns = describe_steps(f.clean, found, ranking, f.Tt, f.nu)
     last = len(f.points) - 1
     at = {
         name: f.points[np.minimum(np.maximum(found.at + columns[name], 0), last)]

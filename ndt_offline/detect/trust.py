@@ -55,7 +55,7 @@ def on_grid(values: Array) -> bool:
 
     True for whole numbers, and where all differences are multiples of the smallest one and the
     typical change from point to point is at most two of it: shares of a few units, accuracies on
-    a few examples. A constant series is on a grid.
+    a few examples.
     """
     known = values[np.isfinite(values)]
     return bool((known == np.round(known)).all()) or grid_step(values) > 0.0

@@ -20,6 +20,7 @@ TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
 _OF = "of each layer's activations on the probe, and of its weights"
+EVENT = 0.1  # largest p of an event
 BEYOND = 0.25  # of a series' range, that it reaches beyond its ends: said where no phase shows it
 
 
@@ -105,17 +106,27 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     yield words
     if about["detector"] != "steps":
         return
+    yield from event_sentences(results, int(about["draws"]), rest)
+
+
+def event_sentences(results: Results, draws: int, rest: str) -> Iterator[str]:
+    """Events, or why there are none, and how far down their p can be known."""
     events, stage = rows_of(tidy_table(results, "events")), results.answer("events")
     tested = dict(stage.attrs) if stage is not None else {}
     many = f"{tested.get('tested', 0)} of {tested.get('series', 0)} series"
-    if not events:
+    least = 1 / (draws + 1)
+    if not events and least > EVENT:
+        yield f"events: not tested with {draws} draws of matched noise; --draws 10 would"
+    elif not events:
         yield f"events (jumps that noise does not give anywhere in {many}): none"
-    for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
+    for event in sorted(events, key=lambda e: (e["p"] or 0.0, -e["series"]))[:LISTED]:
         marks = f", coincides with {event['marks']}" if event["marks"] else ""
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
         yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
     if len(events) > LISTED:
         yield f"... and {len(events) - LISTED} more events: {rest}"
+    if any(event["p"] <= least for event in events):
+        yield f"p {least:.2g} is the smallest that {draws} draws of noise can show (--draws)"
 
 
 def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
