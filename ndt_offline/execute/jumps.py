@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
 from ndt_offline.detect.tally import counts
 from ndt_offline.detect.transition import FIELDS
+from ndt_offline.detect.trust import on_grid
+from ndt_offline.detect.verdict import judge
 from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.sources import source_key
@@ -68,9 +71,17 @@ def put_peaks(
 
 
 def put_transitions(
-    results: Results, question: Question, ids: tuple[SeriesId, ...], found: tuple[str, Peaks]
+    results: Results,
+    question: Question,
+    ids: tuple[SeriesId, ...],
+    values: np.ndarray,
+    found: tuple[str, Peaks],
 ) -> zarr.Group:
-    """The peaks that stand at the threshold, and counts beside those on matched noise."""
+    """The peaks that stand at the threshold, and counts beside those on matched noise.
+
+    And the counts of the series that can be judged; of other detectors than `steps` it is not
+    known which can.
+    """
     key, peaks = found
     threshold = _threshold(question, peaks)
 
@@ -89,6 +100,10 @@ def put_transitions(
             "matched_high": beside.high[: len(ids), 0],
             "noisier": beside.warnings[: len(ids), 0],
         }
+        judged = None
+        if question.detector == "steps" and question.draws > 0:
+            judged = judge(peaks, _able(values, count), threshold)
+            per_series["judged"] = judged.series[: len(ids)]
         tables = {"transitions": (("transition",), chosen), "series": (("series",), per_series)}
         about = {
             "detector": question.detector,
@@ -100,9 +115,23 @@ def put_transitions(
             "observed": int(whole.observed[0, 0]),
             "matched": [float(x[0, 0]) for x in (whole.matched, whole.low, whole.high)],
         }
+        if judged is not None:
+            about["judged"] = {
+                "series": int(per_series["judged"].sum()),
+                "of": len(ids),
+                "observed": judged.observed,
+                "matched": [judged.matched, judged.low, judged.high],
+            }
         return tables, about
 
-    return stage_of(results.root["derived"], "transitions", key_of(key, threshold), make)
+    return stage_of(results.root["derived"], "transitions", key_of(2, key, threshold), make)
+
+
+def _able(values: np.ndarray, count: int) -> NDArray[np.bool_]:
+    """Series that are on no coarse grid: those on one jump whenever they change. [count]."""
+    able = np.zeros(count, bool)
+    able[: len(values)] = [not on_grid(row) for row in values]
+    return able
 
 
 def put_sweep(results: Results, question: Question, found: tuple[str, Peaks]) -> zarr.Group:
@@ -142,18 +171,16 @@ def put_events(
     """
     from ndt_offline.detect.events import mark_events
     from ndt_offline.detect.surprise import events_beside_noise
-    from ndt_offline.detect.trust import on_grid
 
     key, peaks = found
     marks = _marks(results)
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        able = np.array([not on_grid(row) for row in values], bool)
         events: list[Event] = []
         trusted = np.zeros(0, np.int64)
         # Without matched noise nobody knows in which series the detector can be believed.
         if question.detector == "steps" and question.draws > 0 and len(values):
-            events, trusted = events_beside_noise(peaks, results.steps, able)
+            events, trusted = events_beside_noise(peaks, results.steps, _able(values, len(values)))
         events = mark_events(events, results.steps, marks)
         columns = {
             "step": np.array([e.step for e in events], np.int64),

@@ -100,13 +100,28 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
         digits = 1 if mean < 100 else 0
-        words += (
-            f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
-        )
+        words += f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f})"
+        if "judged" not in about and about["detector"] != "steps":
+            words += f": {_verdict(about['observed'], low, high)}"
     yield words
+    if "judged" in about:
+        yield from judged_sentences(about["judged"])
     if about["detector"] != "steps":
         return
     yield from event_sentences(results, int(about["draws"]), rest)
+
+
+def judged_sentences(judged: dict[str, Any]) -> Iterator[str]:
+    """The verdict on the count, where the detector can be held to its rate; what was left out."""
+    mean, low, high = (_float(x) for x in judged["matched"])
+    left = judged["of"] - judged["series"]
+    if judged["series"]:
+        words = f"in the {judged['series']} of {judged['of']} series that can be judged:"
+        words += f" {judged['observed']}; by chance {mean:.1f} ({low:.0f} to {high:.0f}): "
+        yield words + _verdict(judged["observed"], low, high)
+    if left:
+        words = f"no verdict on {left} series: too smooth, or their values too coarse, for the"
+        yield words + " detector to judge"
 
 
 def event_sentences(results: Results, draws: int, rest: str) -> Iterator[str]:
@@ -144,10 +159,10 @@ def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
         yield f"  ... and {len(away) - LISTED} more: --json lists all"
 
 
-def _verdict(about: dict[str, Any], low: float, high: float) -> str:
-    if about["observed"] > high:
+def _verdict(observed: int, low: float, high: float) -> str:
+    if observed > high:
         return "more than noise like these series gives"
-    if about["observed"] < low:
+    if observed < low:
         return "fewer than noise like these series gives: the count is no evidence of jumps"
     return "no more than noise like these series gives"
 
