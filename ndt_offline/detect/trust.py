@@ -11,8 +11,8 @@ from ndt_offline.detect.pursuit import LOWEST
 from ndt_offline.detect.transition import Array
 
 HEAVY = 16.0  # degrees of freedom below which a series' tails are heavy
-DOUBT = 0.05  # chance of the strongest matched peak below which the envelope does not hold
-MANY = 2.0  # Poisson deviations above the envelope from which peaks are too many
+DOUBT = 0.01  # chance of the strongest matched peak below which the envelope does not hold
+MANY = 3.0  # Poisson deviations above the envelope from which peaks are too many
 ROUNDED = 1e-6  # of the largest value: differences below it are rounding (of float32)
 OFF = 0.05  # of the grid's step: values on it may be this far off
 COARSE = 2.0  # steps of the grid: a typical change no larger than this is coarse
@@ -32,8 +32,8 @@ def strength(table: Table) -> Array:
 def trusted(peaks: Peaks, but: int | None = None) -> NDArray[np.bool_]:
     """Series whose matched noise gives no more and no stronger peaks than p says. [series].
 
-    In all draws together: peaks of |T| >= 4 at most two Poisson deviations above the envelope of
-    the Gaussian nulls (`p_value`), and the strongest no rarer than .05 under it. Both, because
+    In all draws together: peaks of |T| >= 4 at most three Poisson deviations above the envelope of
+    the Gaussian nulls (`p_value`), and the strongest no rarer than .01 under it. Both, because
     ten draws cannot show how strong the strongest of a hundred would be: a series whose noise
     gives very strong false peaks also gives many weak ones. `but` leaves a draw out. A series
     without draws is not trusted.

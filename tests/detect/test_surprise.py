@@ -66,7 +66,7 @@ def test_without_enough_draws_there_is_no_event() -> None:
 
 def test_trust_is_lost_by_one_strong_peak_or_by_many_weak_ones() -> None:
     expected = 10 * N / 1000 * np.exp(9.30 - 2.38 * 4.0)  # 3.2 of |T| >= 4
-    few, many = int(expected), int(expected + 2 * expected**0.5) + 1
+    few, many = int(expected), int(expected + 3 * expected**0.5) + 1
     weak = [(1, k % 10, 4.1) for k in range(few)] + [(2, k % 10, 4.1) for k in range(many)]
     good = trusted(made([], [*weak, (4, 0, 5.5), (6, 0, -7.0)]))
     assert np.flatnonzero(~good).tolist() == [2, 6]
