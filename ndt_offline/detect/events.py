@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ndt_offline.detect.evidence import FALL, RATE
 from ndt_offline.detect.peaks import Peaks, Table
 from ndt_offline.detect.transition import Array, Steps
+from ndt_offline.detect.trust import strength
 from ndt_offline.errors import UsageError
 
 REACH = 10  # points on either side of an event: a window of 21
 WINDOW = 2 * REACH + 1
-HEAVY = 16.0  # degrees of freedom below which a series' tails are heavy
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def find_events(peaks: Peaks, steps: Any, level: float = 0.1) -> list[Event]:
     a series without a peak says nothing. The p of all series are combined by Cauchy's rule (Liu
     and Xie 2020), which holds for dependent series, and multiplied by the number of windows,
     n/21. The strongest window is taken, its peaks are set aside, and so on while p <= level.
+    That p is true where the noise is like the Gaussian nulls; `surprise.events_beside_noise`
+    asks the series' matched noise as well.
 
     Needs the peaks of `steps`, of all series that were tested, not of a choice of them. With 50
     series a step in one of them alone needs |T| of about 6.7.
@@ -68,18 +70,11 @@ def find_events(peaks: Peaks, steps: Any, level: float = 0.1) -> list[Event]:
 
 
 def _columns(peaks: Peaks) -> Table:
-    """Series, index and strength of every peak: |T|, or |Tt| where tails are heavy and it is less.
-
-    From 16 degrees of freedom to Gaussian, |T| is believed: there |Tt| of a large step is
-    mostly the price of not knowing the tail, and a lone step in a walk would need twice the size.
-    """
+    """Series, index, T and strength of every peak, ordered by series."""
     found = peaks.found
-    heavy = found["nu"] < HEAVY
-    strength = np.abs(found["T"])
-    strength = np.where(heavy, np.minimum(strength, np.abs(found["Tt"])), strength)
     order = np.argsort(found["series"], kind="stable")
     table = {"series": found["series"], "index": found["index"], "T": found["T"]}
-    return {name: c[order] for name, c in (table | {"strength": strength}).items()}
+    return {name: c[order] for name, c in (table | {"strength": strength(found)}).items()}
 
 
 def _combined(table: Table, n: int) -> Array:

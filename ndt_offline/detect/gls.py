@@ -80,7 +80,10 @@ def candidates(
 
 def _ranks(f: Fit) -> dict[str, Array]:
     nu = np.full(len(f.Tt), f.nu)
-    return {"index": f.points[f.found.at], "drops_out": f.ranking.drops_out, "Tt": f.Tt, "nu": nu}
+    index = f.points[f.found.at]
+    return {
+        "index": index, "drops_out": f.ranking.drops_out, "T": f.ranking.T, "Tt": f.Tt, "nu": nu
+    }  # fmt: skip
 
 
 def standing(f: Fit) -> tuple[Points, Array]:
@@ -93,7 +96,7 @@ def _evidence(f: Fit, steps: Steps, tested: int) -> dict[str, Any]:
     found, ranking = f.found, f.ranking
     if not len(found.at):
         return dict(_columns([]))
-    columns = describe_steps(f.clean, found, ranking)
+    columns = describe_steps(f.clean, found, ranking, f.Tt, f.nu)
     last = len(f.points) - 1
     at = {
         name: f.points[np.minimum(np.maximum(found.at + columns[name], 0), last)]

@@ -18,7 +18,7 @@ from ndt_offline.errors import UsageError
 
 Table = dict[str, NDArray[Any]]
 DRAWS = 10
-MATCHED = ("drops_out", "Tt", "nu")
+MATCHED = ("drops_out", "index", "T", "Tt", "nu")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Peaks:
     """What a detector found in some series and in noise matched to them.
 
     found    the fields of `Transition`, and `series`: a row per peak, lowest threshold
-    matched  series, draw, drops_out, Tt, nu: a row per peak of a draw of matched noise
+    matched  series, draw, drops_out, index, T, Tt, nu: a row per peak of a draw of matched noise
     series   status (code of `pieces.STATUS`), points, draws: a row per series
 
     The columns answer every threshold from the detector's floor up exactly as a new run would.

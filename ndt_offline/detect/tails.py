@@ -6,8 +6,8 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from ndt_offline.detect.around import weigh, windows
 from ndt_offline.detect.elimination import Ranking
-from ndt_offline.detect.evidence import weigh, windows
 from ndt_offline.detect.noise import ORDER, whiten
 from ndt_offline.detect.packing import Packing, packings
 from ndt_offline.detect.pursuit import Search

@@ -63,7 +63,7 @@ def counts(
     draws = int(peaks.series["draws"].max(initial=0))
     key = group[peaks.matched["series"]] * draws + peaks.matched["draw"]
     each = _above(peaks, peaks.matched, levels, key, size * draws).reshape(size, draws, len(levels))
-    matched, low, high = _range(each)
+    matched, low, high = range_of(each)
     return Counts(levels, observed, matched, low, high, draws)
 
 
@@ -86,7 +86,7 @@ def _above(
     return out
 
 
-def _range(each: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+def range_of(each: NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """Mean over draws and the range of one more draw. [g, draws, t] -> three of [g, t]."""
     draws = each.shape[1]
     if draws == 0:

@@ -48,7 +48,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
     with np.errstate(all="ignore"):
         peaks = jumps.put_peaks(results, question, values, workers)
         stages = {
-            "transitions": jumps.put_transitions(results, question, ids, peaks),
+            "transitions": jumps.put_transitions(results, question, ids, values, peaks),
             "sweep": jumps.put_sweep(results, question, peaks),
             "events": jumps.put_events(results, question, values, peaks),
             "couplings": relations.put_couplings(results, question, ids, values, workers),

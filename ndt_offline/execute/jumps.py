@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from ndt_offline.detect.detectors import Detector, find_detector
 from ndt_offline.detect.peaks import Peaks, find_peaks, join_peaks, select
 from ndt_offline.detect.tally import counts
 from ndt_offline.detect.transition import FIELDS
+from ndt_offline.detect.trust import on_grid
+from ndt_offline.detect.verdict import judge
 from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.execute.sources import source_key
@@ -20,9 +22,11 @@ from ndt_offline.extension import source_of
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 
+if TYPE_CHECKING:
+    from ndt_offline.detect.events import Event
+
 SWEPT = 25  # thresholds of a sweep that was not asked for
 SPAN = 6.0  # from the lowest stored threshold to the highest of that sweep
-CHANCE = 1.0  # jumps in a series' matched noise above which it makes no event
 FAILED = 255  # a detector's arithmetic broke down on a series
 
 
@@ -67,9 +71,17 @@ def put_peaks(
 
 
 def put_transitions(
-    results: Results, question: Question, ids: tuple[SeriesId, ...], found: tuple[str, Peaks]
+    results: Results,
+    question: Question,
+    ids: tuple[SeriesId, ...],
+    values: np.ndarray,
+    found: tuple[str, Peaks],
 ) -> zarr.Group:
-    """The peaks that stand at the threshold, and counts beside those on matched noise."""
+    """The peaks that stand at the threshold, and counts beside those on matched noise.
+
+    And the counts of the series that can be judged; of other detectors than `steps` it is not
+    known which can.
+    """
     key, peaks = found
     threshold = _threshold(question, peaks)
 
@@ -88,6 +100,10 @@ def put_transitions(
             "matched_high": beside.high[: len(ids), 0],
             "noisier": beside.warnings[: len(ids), 0],
         }
+        judged = None
+        if question.detector == "steps" and question.draws > 0:
+            judged = judge(peaks, _able(values, count), threshold)
+            per_series["judged"] = judged.series[: len(ids)]
         tables = {"transitions": (("transition",), chosen), "series": (("series",), per_series)}
         about = {
             "detector": question.detector,
@@ -99,9 +115,23 @@ def put_transitions(
             "observed": int(whole.observed[0, 0]),
             "matched": [float(x[0, 0]) for x in (whole.matched, whole.low, whole.high)],
         }
+        if judged is not None:
+            about["judged"] = {
+                "series": int(per_series["judged"].sum()),
+                "of": len(ids),
+                "observed": judged.observed,
+                "matched": [judged.matched, judged.low, judged.high],
+            }
         return tables, about
 
-    return stage_of(results.root["derived"], "transitions", key_of(key, threshold), make)
+    return stage_of(results.root["derived"], "transitions", key_of(2, key, threshold), make)
+
+
+def _able(values: np.ndarray, count: int) -> NDArray[np.bool_]:
+    """Series that are on no coarse grid: those on one jump whenever they change. [count]."""
+    able = np.zeros(count, bool)
+    able[: len(values)] = [not on_grid(row) for row in values]
+    return able
 
 
 def put_sweep(results: Results, question: Question, found: tuple[str, Peaks]) -> zarr.Group:
@@ -134,17 +164,23 @@ SWEEP = ("observed", "matched", "matched_low", "matched_high")
 def put_events(
     results: Results, question: Question, values: np.ndarray, found: tuple[str, Peaks]
 ) -> zarr.Group:
-    """Transitions of several series at one step, tested over all series; only for `steps`."""
-    from ndt_offline.detect.events import find_events, mark_events
+    """Transitions of several series at one step, tested over all series; only for `steps`.
+
+    Left out are series on a coarse grid, which jump whenever they change, and those on whose
+    matched noise the detector fires: there its p does not hold.
+    """
+    from ndt_offline.detect.events import mark_events
+    from ndt_offline.detect.surprise import events_beside_noise
 
     key, peaks = found
     marks = _marks(results)
 
     def make() -> tuple[dict[str, Any], dict[str, Any]]:
-        trusted = _trusted(peaks, values)
+        events: list[Event] = []
+        trusted = np.zeros(0, np.int64)
         # Without matched noise nobody knows in which series the detector can be believed.
-        steps = question.detector == "steps" and question.draws > 0
-        events = find_events(_only(peaks, trusted), results.steps) if steps else []
+        if question.detector == "steps" and question.draws > 0 and len(values):
+            events, trusted = events_beside_noise(peaks, results.steps, _able(values, len(values)))
         events = mark_events(events, results.steps, marks)
         columns = {
             "step": np.array([e.step for e in events], np.int64),
@@ -157,43 +193,13 @@ def put_events(
         inside = dict(zip(("event", "series", "T", "step"), _turned(members, 4), strict=True))
         for name in ("event", "series", "step"):
             inside[name] = inside[name].astype(np.int64)
-        inside["series"] = trusted[inside["series"]]
         tables = {"events": (("event",), columns), "members": (("member",), inside)}
         about = {"peaks": key, "marks": {name: list(at) for name, at in marks.items()}}
-        return tables, about | {"tested": len(trusted), "series": len(values)}
+        return tables, about | {
+            "tested": len(trusted), "series": len(values), "draws": question.draws
+        }  # fmt: skip
 
-    return stage_of(results.root["derived"], "events", key_of(3, key, sorted(marks.items())), make)
-
-
-def _trusted(peaks: Peaks, values: np.ndarray) -> np.ndarray:
-    """Series whose jumps can make an event: [number].
-
-    Left out are whole numbers, which jump whenever they change, and series on whose matched noise
-    the detector fires: there its p does not hold.
-    """
-    whole = np.array([_is_whole(row) for row in values], bool)
-    beside = counts(peaks, groups=np.arange(max(len(values), 1)))
-    fires = beside.matched[: len(values), 0] > CHANCE
-    return np.flatnonzero(~whole & ~fires)
-
-
-def _is_whole(row: np.ndarray) -> bool:
-    known = row[np.isfinite(row)]
-    return bool((known == np.round(known)).all())
-
-
-def _only(peaks: Peaks, chosen: np.ndarray) -> Peaks:
-    """The peaks of chosen series, numbered anew; none between constant stretches, without a p."""
-    number = np.full(len(peaks.series["status"]), -1)
-    number[chosen] = np.arange(len(chosen))
-    found = dict(peaks.found)
-    found["series"] = number[found["series"]]
-    keep = np.isfinite(found["T"]) & ~np.isnan(found["Tt"]) & (found["series"] >= 0)
-    return replace(
-        peaks,
-        found={name: column[keep] for name, column in found.items()},
-        series={name: column[chosen] for name, column in peaks.series.items()},
-    )
+    return stage_of(results.root["derived"], "events", key_of(4, key, sorted(marks.items())), make)
 
 
 def _threshold(question: Question, peaks: Peaks) -> float | None:

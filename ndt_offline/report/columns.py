@@ -41,7 +41,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "events": {
         "event": "number of the event",
         "step": "training step of its strongest transition",
-        "p": "chance that noise alone gives such an event anywhere in the run",
+        "p": "chance that noise alone gives such an event in the run; 1/(draws + 1) or more",
         "series": "how many series take part",
         "members": "space/layer/metric of each, strongest first",
         "marks": "what else happened there: restart, learning rate, epoch",

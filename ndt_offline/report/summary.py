@@ -29,6 +29,8 @@ def summary_rows(results: Results) -> list[Row]:
     transitions                 found at the threshold
     expected, _low, _high       by the same detector on noise matched to the series, and the
                                 nominal 90 % range of that count
+    judged                      whether the verdict on the count includes it: not too smooth, nor
+                                too coarse, for the detector to judge; None where nobody asked
     phases                      the phases in words; None where they were not fitted
     trend                       in words; None where unknown
     words_<target>              the coupling in words, by the rules in `relate.words`
@@ -55,6 +57,7 @@ def summary_rows(results: Results) -> list[Row]:
         row["transitions"] = int(series["observed"][index])
         for key, column in zip(_EXPECTED, ("matched", "matched_low", "matched_high"), strict=True):
             row[key] = plain(float(series[column][index]))
+        row["judged"] = bool(series["judged"][index]) if "judged" in series else None
         row["phases"] = phases.get(name)
         rows.append(row | couplings.get(name, {"trend": None}))
     return rows

@@ -20,6 +20,7 @@ TABLED = 60  # layers on the screen
 
 Row = dict[str, Any]
 _OF = "of each layer's activations on the probe, and of its weights"
+EVENT = 0.1  # largest p of an event
 BEYOND = 0.25  # of a series' range, that it reaches beyond its ends: said where no phase shows it
 
 
@@ -99,23 +100,48 @@ def count_sentences(results: Results, rest: str) -> Iterator[str]:
     words += f", threshold {about['threshold']:g})" if about["threshold"] else ")"
     if about["draws"] and mean == mean:
         digits = 1 if mean < 100 else 0
-        words += (
-            f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f}): {_verdict(about, low, high)}"
-        )
+        words += f"; by chance {mean:.{digits}f} ({low:.0f} to {high:.0f})"
+        if "judged" not in about and about["detector"] != "steps":
+            words += f": {_verdict(about['observed'], low, high)}"
     yield words
+    if "judged" in about:
+        yield from judged_sentences(about["judged"])
     if about["detector"] != "steps":
         return
+    yield from event_sentences(results, int(about["draws"]), rest)
+
+
+def judged_sentences(judged: dict[str, Any]) -> Iterator[str]:
+    """The verdict on the count, where the detector can be held to its rate; what was left out."""
+    mean, low, high = (_float(x) for x in judged["matched"])
+    left = judged["of"] - judged["series"]
+    if judged["series"]:
+        words = f"in the {judged['series']} of {judged['of']} series that can be judged:"
+        words += f" {judged['observed']}; by chance {mean:.1f} ({low:.0f} to {high:.0f}): "
+        yield words + _verdict(judged["observed"], low, high)
+    if left:
+        words = f"no verdict on {left} series: too smooth, or their values too coarse, for the"
+        yield words + " detector to judge"
+
+
+def event_sentences(results: Results, draws: int, rest: str) -> Iterator[str]:
+    """Events, or why there are none, and how far down their p can be known."""
     events, stage = rows_of(tidy_table(results, "events")), results.answer("events")
     tested = dict(stage.attrs) if stage is not None else {}
     many = f"{tested.get('tested', 0)} of {tested.get('series', 0)} series"
-    if not events:
+    least = 1 / (draws + 1)
+    if not events and least > EVENT:
+        yield f"events: not tested with {draws} draws of matched noise; --draws 10 would"
+    elif not events:
         yield f"events (jumps that noise does not give anywhere in {many}): none"
-    for event in sorted(events, key=lambda e: e["p"] or 0.0)[:LISTED]:
+    for event in sorted(events, key=lambda e: (e["p"] or 0.0, -e["series"]))[:LISTED]:
         marks = f", coincides with {event['marks']}" if event["marks"] else ""
         many = "1 series" if event["series"] == 1 else f"{event['series']} series"
         yield f"event at step {event['step']}: {many}, p {event['p'] or 0.0:.2g}{marks}"
     if len(events) > LISTED:
         yield f"... and {len(events) - LISTED} more events: {rest}"
+    if any(event["p"] <= least for event in events):
+        yield f"p {least:.2g} is the smallest that {draws} draws of noise can show (--draws)"
 
 
 def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
@@ -133,10 +159,10 @@ def baseline_sentences(beside: Comparison | None) -> Iterator[str]:
         yield f"  ... and {len(away) - LISTED} more: --json lists all"
 
 
-def _verdict(about: dict[str, Any], low: float, high: float) -> str:
-    if about["observed"] > high:
+def _verdict(observed: int, low: float, high: float) -> str:
+    if observed > high:
         return "more than noise like these series gives"
-    if about["observed"] < low:
+    if observed < low:
         return "fewer than noise like these series gives: the count is no evidence of jumps"
     return "no more than noise like these series gives"
 

@@ -82,7 +82,7 @@ def make_store(
     schema.put_series(root["signals"], "loss", ("step",), loss, long_name="loss")
     root["signals"]["probe"][:, 0] = loss
     results = Results(path)
-    asked = {"metrics": ("stable_rank",), "draws": 2, "phase_draws": 19} | question
+    asked = {"metrics": ("stable_rank",), "draws": 10, "phase_draws": 19} | question
     derive(results, Question(**asked))
     schema.consolidate(path)
     return Made(str(path.parent), path, summary_rows(Results(path)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -12,10 +13,10 @@ from rich.console import Console
 from ndt_offline.report.columns import COLUMNS
 from ndt_offline.report.document import TABLES, document_of
 from ndt_offline.report.failures import Signature
-from ndt_offline.report.table import phases_cell, print_table
+from ndt_offline.report.table import event_sentences, judged_sentences, phases_cell, print_table
 from ndt_offline.report.tidy import rows_of, tidy_table
 
-from .conftest import HOSTILE, Made
+from .conftest import HOSTILE, Made, make_store
 
 
 def test_planted_step_is_in_every_table(made: Made) -> None:
@@ -120,3 +121,22 @@ def test_phases_are_shortened() -> None:
     assert phases_cell("rises throughout") == "rises throughout"
     assert phases_cell("no phases: too short") == "too short"
     assert phases_cell(None) == "\u2013"
+
+
+def test_the_verdict_says_which_series_it_is_about() -> None:
+    judged = {"series": 33, "of": 48, "observed": 9, "matched": [2.1, 0.0, 5.0]}
+    count, left = judged_sentences(judged)
+    assert "in the 33 of 48 series that can be judged: 9; by chance 2.1 (0 to 5): more" in count
+    assert left.startswith("no verdict on 15 series")
+    (only,) = judged_sentences(judged | {"series": 48, "observed": 5})
+    assert "no more than noise" in only
+    (none,) = judged_sentences(judged | {"series": 0, "observed": 0, "matched": [0.0, 0.0, 0.0]})
+    assert none.startswith("no verdict on 48 series")
+
+
+def test_the_smallest_p_that_the_draws_allow_is_said(tmp_path: Path) -> None:
+    told = list(event_sentences(make_store(tmp_path / "ten.zarr").results, 10, ""))
+    assert told[0].startswith("event at step 1000: 1 series, p 0.091")
+    assert "p 0.091 is the smallest that 10 draws" in told[1]
+    told = list(event_sentences(make_store(tmp_path / "two.zarr", draws=2).results, 2, ""))
+    assert told == ["events: not tested with 2 draws of matched noise; --draws 10 would"]
