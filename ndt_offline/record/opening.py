@@ -16,7 +16,7 @@ from ndt_offline.errors import UsageError
 from ndt_offline.graph import Graph, export_graph, load_graph
 from ndt_offline.run import durable
 from ndt_offline.run.journal import MAX_STEP
-from ndt_offline.run.probe import IGNORED, Probe, probe_bytes
+from ndt_offline.run.probe import IGNORED, Probe, load_probe, load_second, probe_bytes, unlike
 from ndt_offline.storage.regular import read_regular
 
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
@@ -93,11 +93,27 @@ def export(
         return None
 
 
+def second_probe(probe: Probe | None, second: Probe | None, warn: Warn) -> Probe | None:
+    """The second probe, or None with a warning where the analysis could not use it."""
+    if second is None:
+        return None
+    if probe is None:
+        warn("val_probe without probe is not recorded", "pass it as probe=, or both")
+        return None
+    if not (why := unlike(probe, second)):
+        return second
+    warn(
+        f"val_probe is not recorded: {why}; the forward graph takes one shape",
+        f"pass as many rows as in probe ({probe.rows}), of the same names, shapes and dtypes",
+    )
+    return None
+
+
 def keep(run: Path, probe: Probe | None, second: Probe | None, graph: Graph | None) -> None:
     """Write probe and graph; a run has one of each, another one is another run."""
     remedy = "record into another directory, or pass the same model and probe"
     kept = run / "probe.safetensors"
-    if probe and kept.exists() and read_regular(kept) != probe_bytes(probe, second):
+    if probe and kept.exists() and read_regular(kept) != probe_bytes(probe, second or _odd(kept)):
         raise UsageError("the run was recorded with another probe", path=kept, remedy=remedy)
     recorded = run / "graph.json"
     if graph and recorded.exists() and load_graph(run).fingerprint != graph.fingerprint:
@@ -106,6 +122,11 @@ def keep(run: Path, probe: Probe | None, second: Probe | None, graph: Graph | No
         durable.write(kept, [probe_bytes(probe, second)])
     if graph and not recorded.exists():
         graph.save(run)
+
+
+def _odd(kept: Path) -> Probe | None:
+    """A second probe that was kept though the analysis leaves it out."""
+    return load_probe(kept, "_val") if load_second(kept)[1] else None
 
 
 def about(

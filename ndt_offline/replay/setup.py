@@ -188,6 +188,9 @@ def load_graph_and_probe(
 
 def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
     """The graph, or None with the reason noted."""
+    from ndt_offline.replay.losses import are_classes
+    from ndt_offline.run.probe import load_second
+
     probe = probe_path(run, parameters)
     if not probe.is_file():
         if parameters.probe:
@@ -202,7 +205,9 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         return None
     try:
         graph, batch = load_graph_and_probe(run.path, parameters, probe, config)
-        if run.foreign and _are_classes(batch, graph):
+        if why := load_second(probe)[1]:
+            found.notes.append(f"the second probe was left out: {why}")
+        if run.foreign and are_classes(batch.targets, graph.output.shape):
             found.loss = "cross_entropy"
             found.notes.append("y holds a class for every output: its loss is cross_entropy")
         return graph
@@ -213,16 +218,6 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         remedy = error.remedy or "--probe FILE.safetensors or --model package.module:factory"
         found.problems.append(Problem(what, str(error.path or run.path), remedy=remedy))
         return None
-
-
-def _are_classes(probe: Probe, graph: Graph) -> bool:
-    """Whether the targets are classes of the output's last axis; others never say their loss."""
-    from ndt_offline.run.probe import IGNORED
-
-    y, output = probe.targets, tuple(graph.output.shape)
-    if y is None or y.is_floating_point() or not y.numel() or output[:-1] != tuple(y.shape):
-        return False
-    return bool(int(y.min()) >= IGNORED and int(y.max()) < output[-1])
 
 
 def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -1,0 +1,81 @@
+"""What the Recorder says of probes that the analysis could not use, and what it does without."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_training import make_model
+
+from ndt_offline import Recorder, analyze
+from ndt_offline.run.probe import Probe, load_probe, make_probe, probe_bytes
+
+X = torch.randn(64, 16, generator=torch.Generator().manual_seed(2))
+Y = (X[:, 0] > 0).long()
+QUICK: dict[str, Any] = {
+    "metrics": ("stable_rank",), "detector": "zscore", "draws": 0, "phase_draws": 0, "phases": (),
+    "report": False,
+}  # fmt: skip
+
+
+def said(run: Path, steps: int = 6, **options: Any) -> list[str]:
+    """What the construction warned of; a few updates are recorded."""
+    model = options.pop("model", None) or make_model()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        record = Recorder(run, model, every=1, **options)
+    for _ in range(steps):
+        record(loss=1.0)
+    record.close()
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ((X[:32], Y[:32]), ["float32[32, 16]", "float32[64, 16]", "rows as in probe (64)"]),
+        ((X.double(), Y), ["float64[64, 16]", "float32[64, 16]"]),
+        (({"a": X}, Y), ["x.a", "the first one x"]),
+    ],
+)
+def test_a_second_probe_that_does_not_fit_is_said_and_left_out(
+    tmp_path: Path, second: Any, told: list[str]
+) -> None:
+    warned = said(tmp_path / "run", probe=(X, Y), val_probe=second)
+    assert len(warned) == 1 and all(word in warned[0] for word in told), warned
+    kept = tmp_path / "run" / "probe.safetensors"
+    assert load_probe(kept, "_val") is None
+    result = analyze(tmp_path / "run", **QUICK)
+    assert result.problems == []
+    assert np.isfinite(result.results.signal("probe_loss")).all()
+
+
+def test_a_run_that_kept_such_a_second_probe_is_analysed_and_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    said(run, probe=(X, Y))
+    odd = probe_bytes(make_probe((X, Y)), Probe(X[:32], Y[:32]))
+    (run / "probe.safetensors").write_bytes(odd)
+    result = analyze(run, **QUICK)
+    assert result.problems == []
+    assert np.isfinite(result.results.signal("probe_loss")).all()
+    assert np.isfinite(result.results.signal("probe_accuracy")).all()
+    assert any("second probe was left out" in note and "32" in note for note in result.notes)
+    said(run, probe=(X, Y), val_probe=(X[:32], Y[:32]), start_step=6)
+    assert (run / "probe.safetensors").read_bytes() == odd
+
+
+def test_labels_of_the_second_probe_do_not_cost_the_first_its_numbers(tmp_path: Path) -> None:
+    warned = said(tmp_path / "run", probe=(X, Y), val_probe=(X, Y + 4))
+    assert len(warned) == 1 and "labels do not fit" in warned[0]
+    results = analyze(tmp_path / "run", **QUICK).results
+    assert np.isfinite(results.signal("probe_loss")).all()
+    assert np.isnan(results.signal("probe_loss_val")).all()
+
+
+def test_a_second_probe_alone_is_not_dropped_silently(tmp_path: Path) -> None:
+    warned = said(tmp_path / "run", val_probe=(X, Y))
+    assert any("val_probe" in text and "probe=" in text for text in warned)
