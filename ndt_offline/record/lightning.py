@@ -42,8 +42,8 @@ def _make() -> type:
         """Records a Lightning training; `options` are those of `Recorder`.
 
         module: path of the submodule to record, for instance "net"; the LightningModule itself
-        by default. Steps are Lightning's `global_step`; the loss is the mean of what `training_step`
-        returned for the update's batches; the gradient norm is taken before clipping, the learning
+        by default. Steps are Lightning's `global_step`; the loss is the mean of what the update's
+        `training_step`s returned; the gradient norm is taken before clipping, the learning
         rate before the schedule's step: it is that of the update.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import platform
 from collections.abc import Callable
@@ -39,23 +40,29 @@ def whole(name: str, value: Any, least: int = 0) -> int:
 def check_labels(
     loss: str, graph: Graph | None, probes: tuple[Probe | None, ...], warn: Warn
 ) -> None:
-    """Warn of class labels that cannot belong to the model's output: their loss would be NaN."""
-    if loss not in ("cross_entropy", "nll") or graph is None:
+    """Warn of labels that cannot belong to the model's output: the analysis would have no loss."""
+    if loss == "none" or graph is None:
         return
     shape = tuple(graph.output.shape)
     for probe in probes:
         labels = None if probe is None else probe.targets
-        if labels is None or labels.is_floating_point() or labels.is_complex():
+        if labels is None or labels.is_complex():
             continue
-        if why := _misfit(shape, labels):
+        if why := _misfit(loss, shape, labels):
             warn(
-                f"the probe's labels do not fit the model's output {list(shape)}: {why}",
-                "pass probe=(x, y) with one class index per row, or loss='none'",
+                f"the probe's labels do not fit the model's output {list(shape)} "
+                f"and loss={loss!r}: {why}",
+                _remedy(loss, shape, labels),
             )
 
 
-def _misfit(shape: tuple[int, ...], labels: torch.Tensor) -> str:
+def _misfit(loss: str, shape: tuple[int, ...], labels: torch.Tensor) -> str:
     given = tuple(labels.shape)
+    if loss not in ("cross_entropy", "nll"):
+        return "" if labels.numel() == math.prod(shape) else f"their shape is {list(given)}"
+    if labels.is_floating_point():  # shares of classes
+        fits = given == shape and len(shape) > 1 and shape[1] > 1
+        return "" if fits else f"they are no classes, but {_kind(labels)}"
     if len(shape) != len(given) + 1 or given not in (shape[:-1], shape[:1] + shape[2:]):
         return f"their shape is {list(given)}"
     # As the replay reads it: classes last where that fits, else second.
@@ -64,6 +71,20 @@ def _misfit(shape: tuple[int, ...], labels: torch.Tensor) -> str:
     if not counted.numel() or 0 <= int(counted.min()) <= int(counted.max()) < classes:
         return ""
     return f"{int(counted.min())} to {int(counted.max())} for {classes} classes"
+
+
+def _remedy(loss: str, shape: tuple[int, ...], labels: torch.Tensor) -> str:
+    if loss not in ("cross_entropy", "nll"):
+        return "pass probe=(x, y) with y of the output's shape, or loss='none'"
+    if labels.is_floating_point():
+        return "name the loss: loss='mse' (or 'l1', 'bce_with_logits', 'none')"
+    if labels.numel() == math.prod(shape):
+        return "name the loss: loss='bce_with_logits' (or 'mse', 'l1', 'none')"
+    return "pass probe=(x, y) with one class index per row, or loss='none'"
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def loss_name(loss: str | Callable[..., Any], warn: Warn) -> str:

@@ -79,3 +79,48 @@ def test_labels_of_the_second_probe_do_not_cost_the_first_its_numbers(tmp_path: 
 def test_a_second_probe_alone_is_not_dropped_silently(tmp_path: Path) -> None:
     warned = said(tmp_path / "run", val_probe=(X, Y))
     assert any("val_probe" in text and "probe=" in text for text in warned)
+
+
+def regression(rows: int = 64, columns: int = 1) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "columns", "word"),
+    [
+        ("cross_entropy", regression(), 1, "loss='mse'"),
+        ("cross_entropy", regression()[:, 0], 1, "loss='mse'"),
+        ("cross_entropy", regression()[:, 0], 4, "loss='mse'"),
+        ("nll", regression(64, 3), 4, "loss='mse'"),
+        ("cross_entropy", Y, 1, "bce_with_logits"),
+        ("mse", regression(64, 2), 1, "output"),
+        ("bce_with_logits", Y, 4, "output"),
+    ],
+)
+def test_labels_that_are_no_classes_are_said(
+    tmp_path: Path, loss: str, labels: torch.Tensor, columns: int, word: str
+) -> None:
+    model = torch.nn.Linear(16, columns)
+    warned = said(tmp_path / "run", steps=1, model=model, probe=(X, labels), loss=loss)
+    assert len(warned) == 1 and word in warned[0] and "do not fit" in warned[0], warned
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "columns"),
+    [
+        ("cross_entropy", regression(64, 4).softmax(1), 4),  # shares of classes
+        ("cross_entropy", Y, 4),
+        ("mse", regression(), 1),
+        ("mse", regression()[:, 0], 1),
+        ("bce_with_logits", Y, 1),
+        ("none", regression(), 3),
+    ],
+)
+def test_labels_that_fit_are_not(
+    tmp_path: Path, loss: str, labels: torch.Tensor, columns: int
+) -> None:
+    model = torch.nn.Linear(16, columns)
+    run = tmp_path / "run"
+    assert said(run, steps=1, model=model, probe=(X, labels), loss=loss) == []
+    result = analyze(run, **QUICK)
+    assert result.problems == []
