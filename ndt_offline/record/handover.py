@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ndt_offline.record import rawfile
 from ndt_offline.record.ring import Ring, room
-from ndt_offline.record.writer_process import Service
+from ndt_offline.record.writer_process import Service, sleeper
 from ndt_offline.run.layout import Layout, Vectors
 
 RING_BYTES, MOST, LEAST = 256 * 2**20, 8, 2
@@ -98,7 +98,7 @@ class Handover:
 
     def give_up(self, slot: int) -> None:
         if self.ring is not None:
-            self.ring.free(slot)
+            self.ring.give_up(slot)
 
     def write_raw(
         self, step: int, layout: Layout, vectors: Vectors, record: Mapping[str, Any]
@@ -137,11 +137,10 @@ class Handover:
         self._failure = self.failure(0)
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         self.totals = {name: self.ring[name] for name in names}
-        if self._pipe >= 0:
-            os.close(self._pipe)
-        if self._thread is None:
+        self._close_pipe()
+        if self._thread is None or done:
             self.ring.close()
-        self.ring, self._process, self._thread, self._pipe = None, None, None, -1
+        self.ring, self._process, self._thread = None, None, None
         return done
 
     def _open(self, layout: Layout) -> None:
@@ -167,8 +166,7 @@ class Handover:
         self._start_thread(ring)
 
     def _start_process(self, ring: Ring) -> None:
-        read, write = os.pipe()
-        os.set_blocking(write, False)
+        read = self._new_pipe()
         told = {
             "ring": ring.handle,
             "pipe": read,
@@ -188,26 +186,36 @@ class Handover:
                     start_new_session=True,
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )
-        except BaseException:
-            os.close(write)
-            raise
         finally:
             os.close(read)
-        if self._pipe >= 0:
-            os.close(self._pipe)
-        self._pipe = write
 
     def _start_thread(self, ring: Ring) -> None:
         service = Service(ring, self.attempt, self._precision)
-        wake = self._wake = threading.Event()
+        # Not an Event: one whose `set` was broken off by Ctrl-C may keep its lock for good.
+        read = self._new_pipe()
 
-        def wait(seconds: float) -> None:
-            wake.wait(seconds)
-            wake.clear()
+        def run() -> None:
+            try:
+                service.run(sleeper(read), lambda: True)
+            finally:
+                os.close(read)
 
-        run: Callable[[], object] = lambda: service.run(wait, lambda: True)  # noqa: E731
         self._thread = threading.Thread(target=run, daemon=True, name="ndt-offline-writer")
         self._thread.start()
+
+    def _new_pipe(self) -> int:
+        """The end that a writer waits at; ours is kept in place of the one before."""
+        read, write = os.pipe()
+        if sys.platform != "win32":
+            os.set_blocking(write, False)
+        self._close_pipe()
+        self._pipe = write
+        return read
+
+    def _close_pipe(self) -> None:
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
 
     def _revive(self) -> None:
         """Start the writer again if it died; a thread after that happened too often."""
@@ -225,9 +233,7 @@ class Handover:
         # Missed while it falls asleep: it looks by itself after a while.
         if self.ring is None or not self.ring["asleep"]:
             return
-        if self._thread is not None:
-            self._wake.set()
-        elif self._pipe >= 0:
+        if self._pipe >= 0:
             with contextlib.suppress(OSError):  # full: the writer has enough to read
                 os.write(self._pipe, b"+")
 

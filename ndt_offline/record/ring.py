@@ -91,6 +91,11 @@ class Ring:
     def free(self, slot: int) -> None:
         self._heads[slot][0] = FREE
 
+    def give_up(self, slot: int) -> None:
+        """Free a slot that was claimed, not one that the writer may be reading already."""
+        if self._heads[slot][0] == CLAIMED:
+            self.free(slot)
+
     def waiting(self) -> list[int]:
         """Slots that were handed over, in the order of their numbers.
 
