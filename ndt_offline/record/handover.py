@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ndt_offline.record import rawfile
+from ndt_offline.record.memory import NO_PROCESS, NO_WRITER, find_ring
 from ndt_offline.record.ring import Ring, room
 from ndt_offline.record.writer_process import Service, sleeper
 from ndt_offline.run.layout import Layout, Vectors
 
-RING_BYTES, MOST, LEAST = 256 * 2**20, 8, 2
 RESTARTS = 3
 LOOK = 0.05  # seconds between looks whether the writer lives: each is a system call
 STARTING = 3.0  # seconds that the start waits for the writer's, lest the first ones go raw
@@ -43,8 +43,7 @@ class Handover:
         self.totals: dict[str, int] = {}
         self._failure = 0, ""  # of a ring that is closed
         self.ring: Ring | None = None
-        self._raw_only = False
-        self._look_again = 0.0
+        self._raw_only, self._look_again = False, 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._pipe = -1
@@ -104,11 +103,13 @@ class Handover:
         self, step: int, layout: Layout, vectors: Vectors, record: Mapping[str, Any]
     ) -> None:
         """Write a checkpoint from the training process itself, and tell the writer."""
-        rawfile.write(self.attempt, step, layout, vectors, record)
+        size = rawfile.write(self.attempt, step, layout, vectors, record)
         self.raw += 1
         if self.ring is not None:
             self.ring["raw"] += 1
-            self._poke()
+            return self._poke()
+        for name, more in (("stored_bytes", size), ("bytes", layout.nbytes)):
+            self.totals[name] = self.totals.get(name, 0) + more
 
     @property
     def defers(self) -> bool:
@@ -137,25 +138,30 @@ class Handover:
         self._failure = self.failure(0)
         names = ("recorded", "raw_done", "dropped", "stored_bytes", "bytes")
         self.totals = {name: self.ring[name] for name in names}
-        self._close_pipe()
+        if self._pipe >= 0:
+            os.close(self._pipe)
         if self._thread is None or done:
             self.ring.close()
-        self.ring, self._process, self._thread = None, None, None
+        self.ring, self._process, self._thread, self._pipe = None, None, None, -1
         return done
 
     def _open(self, layout: Layout) -> None:
-        size = max(room(layout), 64)
-        slots = min(max(RING_BYTES // size, LEAST), MOST)
-        # Without memory for a ring every checkpoint goes raw; the writer still journals them.
-        for count, payload in ((slots, size), (1, 64)):
-            with contextlib.suppress(OSError):
-                self.ring = Ring.make(count, payload, self.attempt / "ring")
-                self._raw_only = payload < room(layout)
-                # Of the ring before this one: what its writer's journal does not say.
-                self.ring["bytes"], self.ring["raw"] = self.totals.get("bytes", 0), self.raw
-                self.ring["failures"] = self._failure[0]
-                self._start_writer(self.ring)
-                return
+        self.ring, why = find_ring(layout, self.attempt / "ring")
+        if self.ring is None:
+            self._failure = self._failure[0] + 1, NO_WRITER.format(why)
+            return
+        self._raw_only = self.ring.payload < room(layout)
+        # Of the ring before this one: what its writer's journal does not say.
+        self.ring["bytes"], self.ring["raw"] = self.totals.get("bytes", 0), self.raw
+        self.ring["failures"] = self._failure[0]
+        if not (self.ring.shared or self._thread_wanted):
+            self._thread_wanted = True
+            self.ring.say(0, NO_PROCESS.format(why))
+            self.ring["failures"] += 1
+        try:
+            self._start_writer(self.ring)
+        except OSError as error:
+            self.ring, self._failure = None, (self._failure[0] + 1, NO_WRITER.format(error))
 
     def _start_writer(self, ring: Ring) -> None:
         if not self._thread_wanted and sys.executable and sys.platform != "win32":
@@ -208,14 +214,10 @@ class Handover:
         read, write = os.pipe()
         if sys.platform != "win32":
             os.set_blocking(write, False)
-        self._close_pipe()
+        if self._pipe >= 0:
+            os.close(self._pipe)
         self._pipe = write
         return read
-
-    def _close_pipe(self) -> None:
-        pipe, self._pipe = self._pipe, -1
-        if pipe >= 0:
-            os.close(pipe)
 
     def _revive(self) -> None:
         """Start the writer again if it died; a thread after that happened too often."""
