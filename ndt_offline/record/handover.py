@@ -39,8 +39,7 @@ class Handover:
         self, attempt: Path, layout: Layout, precision: str | None, thread: bool = False
     ) -> None:
         self.attempt, self._precision, self._thread_wanted = attempt, precision, thread
-        self.raw = self.restarts = 0
-        self.totals: dict[str, int] = {}
+        self.raw, self.restarts, self.totals = 0, 0, dict[str, int]()
         self._failure = 0, ""  # of a ring that is closed
         self.ring: Ring | None = None
         self._raw_only, self._look_again = False, 0.0
@@ -107,9 +106,10 @@ class Handover:
         self.raw += 1
         if self.ring is not None:
             self.ring["raw"] += 1
-            return self._poke()
-        for name, more in (("stored_bytes", size), ("bytes", layout.nbytes)):
-            self.totals[name] = self.totals.get(name, 0) + more
+            self._poke()
+        else:
+            for name, n in (("stored_bytes", size), ("bytes", layout.nbytes)):
+                self.totals[name] = self.totals.get(name, 0) + n
 
     @property
     def defers(self) -> bool:
