@@ -12,6 +12,7 @@ from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.measure.plugin import WHOLE, Measure
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
+from ndt_offline.run.layout import clashes
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
 from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import LayerInfo, Space
@@ -228,6 +229,9 @@ def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
         for entry in (run.entries[0], run.entries[-1]):
             with contextlib.suppress(NdtError):
                 tables.append(decoder.read(entry).layout)
+    elif clashes(tables):  # one may be of hidden checkpoints: the last one that is shown counts
+        with contextlib.suppress(NdtError):
+            tables.insert(0, Decoder(run.path, run.entries).read(run.entries[-1]).layout)
     return {t.name: (t.shape, t.dtype) for table in reversed(tables) for t in table.tensors}
 
 
