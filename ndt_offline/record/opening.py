@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import operator
 import platform
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from ndt_offline.run.probe import IGNORED, Probe, load_probe, load_second, probe
 from ndt_offline.storage.regular import read_regular
 
 LOSSES = ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "none")
+
+LONG = 5.0  # seconds of tracing a model after which it is said
 
 Warn = Callable[[str, str], None]  # what, remedy
 
@@ -104,6 +108,10 @@ def export(
     if probe is None:
         warn("no probe: only weights can be analysed", "pass probe=(x, y)")
         return None
+    # torch's decompositions take time that grows with the square of the number of parameters.
+    patience = threading.Timer(LONG, _tell_of_tracing, [sum(1 for _ in model.parameters())])
+    patience.daemon = True
+    patience.start()
     try:
         return export_graph(model, probe.inputs, output=output)
     except Exception as error:
@@ -112,6 +120,17 @@ def export(
             "analyse with: ndt-analyze RUN --model package.module:factory",
         )
         return None
+    finally:
+        patience.cancel()
+        patience.join()
+
+
+def _tell_of_tracing(parameters: int) -> None:
+    print(
+        f"ndt-offline: the forward pass is being traced, once; with {parameters} parameters that "
+        "takes long (without probe= it is not done)",
+        file=sys.stderr,
+    )
 
 
 def second_probe(probe: Probe | None, second: Probe | None, warn: Warn) -> Probe | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from recorded_training import make_model
 
 from ndt_offline import Recorder, analyze
+from ndt_offline.record import opening
 from ndt_offline.run.probe import Probe, load_probe, make_probe, probe_bytes
 
 X = torch.randn(64, 16, generator=torch.Generator().manual_seed(2))
@@ -124,3 +127,22 @@ def test_labels_that_fit_are_not(
     assert said(run, steps=1, model=model, probe=(X, labels), loss=loss) == []
     result = analyze(run, **QUICK)
     assert result.problems == []
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_model_that_takes_long_to_trace_is_not_traced_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, long: bool
+) -> None:
+    export_graph = opening.export_graph
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.5 if long else 0.0)
+        return export_graph(*given, **named)
+
+    monkeypatch.setattr(opening, "export_graph", slow)
+    monkeypatch.setattr(opening, "LONG", 0.05 if long else 60.0)
+    threads = threading.active_count()
+    Recorder(tmp_path / "run", make_model(), probe=(X, Y)).close()
+    said = capsys.readouterr().err
+    assert said.count("forward pass is being traced") == int(long)
+    assert ("4 parameters" in said) == long and threading.active_count() <= threads
