@@ -157,7 +157,7 @@ def analyze(
             put_driven(results, chosen)
             asked = dataclasses.replace(asked, measures=computed(results, chosen))
             remember_chunks(results)
-            odd = put_signals(run, results)
+            put_signals(run, results)
             told("deriving", 0, 0)
             _derive(results, token, asked, workers)
 
@@ -170,7 +170,7 @@ def analyze(
             run=str(run.path),
             store=store,
             table=table,
-            problems=[*run.problems, *odd, *problems_of(run, results), *left_out(results, chosen)],
+            problems=[*run.problems, *problems_of(run, results), *left_out(results, chosen)],
             notes=[
                 *notes_of(run, results),
                 *measure_notes(results, chosen),

@@ -66,13 +66,17 @@ def _keep(run: Path, probe: Path, model: str | None) -> None:
     from ndt_offline.graph import export_graph
     from ndt_offline.graph.models import load_factory
     from ndt_offline.record.opening import keep
-    from ndt_offline.run.probe import load_probe
+    from ndt_offline.report.table import printable
+    from ndt_offline.run.probe import load_probe, load_second
 
     first = load_probe(probe) if probe.is_file() else None
     if first is None:
         raise UsageError("holds no inputs named x", path=probe)
     graph = export_graph(load_factory(model), first.inputs) if model else None
-    keep(run, first, load_probe(probe, "_val"), graph)
+    second, why = load_second(probe)
+    if why:
+        click.echo(printable(f"the second probe is left out: {why}"), err=True)
+    keep(run, first, second, graph)
 
 
 def _tell(done: Imported, out: str) -> int:

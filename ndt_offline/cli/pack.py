@@ -22,17 +22,20 @@ def command(run: str, small: bool) -> int:
     Every new file is decoded again before an original is deleted; interrupted, the same command
     goes on. No analysis result changes. Exit code 3 where something could not be packed (listed).
     """
+    from ndt_offline.record.leftovers import take_in
     from ndt_offline.report.table import printable
     from ndt_offline.run.maintain import alone
     from ndt_offline.run.packing import pack_attempt
     from ndt_offline.run.reader import open_run
     from ndt_offline.storage.location import local
 
+    root = local(run, "changing a run")
+    take_in(root)
     opened = open_run(run)
     if opened.foreign:
         raise click.UsageError(f"{run} was not recorded by ndt-offline; there is nothing to pack")
     segments = steps = before = after = failed = 0
-    with alone(local(run, "changing a run")):
+    with alone(root):
         for attempt in opened.attempts:
             for done in pack_attempt(attempt.path, small):
                 if done.problem is not None:

@@ -94,10 +94,19 @@ def _show_problems(console: Console, result: Result) -> None:
     if not result.problems:
         return
     console.print(Text(f"could not be used: {len(result.problems)}", style="bold red"))
-    for problem in result.problems[:LISTED]:
-        step = f" (step {problem.step})" if problem.step is not None else ""
-        console.print(Text(printable(f"  {problem.path}: {problem.what}{step}")))
-    if len(result.problems) > LISTED:
-        console.print(Text(f"  ... and {len(result.problems) - LISTED} more: --json lists all"))
+    causes: dict[tuple[str, str], list[int]] = {}
+    for problem in result.problems:
+        steps = causes.setdefault((problem.path, problem.what), [])
+        steps += [] if problem.step is None else [problem.step]
+    for (path, what), steps in list(causes.items())[:LISTED]:
+        console.print(Text(printable(f"  {path}: {what}{_at(steps)}")))
+    if len(causes) > LISTED:
+        console.print(Text(f"  ... and {len(causes) - LISTED} more reasons: --json lists all"))
     for remedy in dict.fromkeys(p.remedy for p in result.problems if p.remedy):
         console.print(Text(printable(f"  try: {remedy}")))
+
+
+def _at(steps: list[int]) -> str:
+    if len(steps) < 2:
+        return f" (step {steps[0]})" if steps else ""
+    return f" ({len(steps)} steps, {min(steps)} to {max(steps)})"

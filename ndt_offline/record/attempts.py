@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import NdtError, UsageError
 from ndt_offline.run import durable
 from ndt_offline.run.attempt import folders, number_of, read_attempt, visible
-from ndt_offline.run.layout import Layout
+from ndt_offline.run.layout import Layout, clashes
 from ndt_offline.run.lock import Lock
-from ndt_offline.run.reader import FORMAT_VERSION
+from ndt_offline.run.reader import FORMAT_VERSION, read_layout
 
 
 def open_run_folder(run: Path) -> Lock:
@@ -79,11 +81,30 @@ def open_attempt(run: Path, about: Mapping[str, Any]) -> Path:
 
 
 def keep_layout(run: Path, layout: Layout) -> None:
-    """Write the tensor table, once per distinct set."""
+    """Write the tensor table, once per distinct set; say where a tensor had another shape."""
     path = run / "layouts" / f"{layout.key}.json"
     if not path.exists():
+        _tell_clashes(run, layout)
         path.parent.mkdir(exist_ok=True)
         durable.write(path, [layout.to_json().encode()])
+
+
+def _tell_clashes(run: Path, layout: Layout) -> None:
+    known = []
+    for path in sorted((run / "layouts").glob("*.json")):
+        with contextlib.suppress(NdtError):
+            known.append(read_layout(path))
+    now = {tensor.name: tensor.shape for tensor in layout.tensors}
+    odd = {name: shapes for name, shapes in clashes([*known, layout]).items() if name in now}
+    if not odd:
+        return
+    name = max(odd, key=lambda name: len(now[name]))
+    before = next(shape for shape in odd[name] if shape != now[name])
+    print(
+        f"ndt-offline: {run}: {name} is {list(now[name])} now, and was {list(before)} in this run "
+        f"({len(odd)} tensors differ)\n  try: record another model into another directory",
+        file=sys.stderr,
+    )
 
 
 def is_first_rank() -> bool:

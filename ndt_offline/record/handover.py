@@ -9,16 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ndt_offline.record import rawfile
+from ndt_offline.record.memory import NO_PROCESS, NO_WRITER, find_ring
 from ndt_offline.record.ring import Ring, room
-from ndt_offline.record.writer_process import Service
+from ndt_offline.record.writer_process import Service, sleeper
 from ndt_offline.run.layout import Layout, Vectors
 
-RING_BYTES, MOST, LEAST = 256 * 2**20, 8, 2
 RESTARTS = 3
 LOOK = 0.05  # seconds between looks whether the writer lives: each is a system call
 STARTING = 3.0  # seconds that the start waits for the writer's, lest the first ones go raw
@@ -39,12 +39,10 @@ class Handover:
         self, attempt: Path, layout: Layout, precision: str | None, thread: bool = False
     ) -> None:
         self.attempt, self._precision, self._thread_wanted = attempt, precision, thread
-        self.raw = self.restarts = 0
-        self.totals: dict[str, int] = {}
+        self.raw, self.restarts, self.totals = 0, 0, dict[str, int]()
         self._failure = 0, ""  # of a ring that is closed
         self.ring: Ring | None = None
-        self._raw_only = False
-        self._look_again = 0.0
+        self._raw_only, self._look_again = False, 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._pipe = -1
@@ -98,17 +96,20 @@ class Handover:
 
     def give_up(self, slot: int) -> None:
         if self.ring is not None:
-            self.ring.free(slot)
+            self.ring.give_up(slot)
 
     def write_raw(
         self, step: int, layout: Layout, vectors: Vectors, record: Mapping[str, Any]
     ) -> None:
         """Write a checkpoint from the training process itself, and tell the writer."""
-        rawfile.write(self.attempt, step, layout, vectors, record)
+        size = rawfile.write(self.attempt, step, layout, vectors, record)
         self.raw += 1
         if self.ring is not None:
             self.ring["raw"] += 1
             self._poke()
+        else:
+            for name, n in (("stored_bytes", size), ("bytes", layout.nbytes)):
+                self.totals[name] = self.totals.get(name, 0) + n
 
     @property
     def defers(self) -> bool:
@@ -139,24 +140,28 @@ class Handover:
         self.totals = {name: self.ring[name] for name in names}
         if self._pipe >= 0:
             os.close(self._pipe)
-        if self._thread is None:
+        if self._thread is None or done:
             self.ring.close()
         self.ring, self._process, self._thread, self._pipe = None, None, None, -1
         return done
 
     def _open(self, layout: Layout) -> None:
-        size = max(room(layout), 64)
-        slots = min(max(RING_BYTES // size, LEAST), MOST)
-        # Without memory for a ring every checkpoint goes raw; the writer still journals them.
-        for count, payload in ((slots, size), (1, 64)):
-            with contextlib.suppress(OSError):
-                self.ring = Ring.make(count, payload, self.attempt / "ring")
-                self._raw_only = payload < room(layout)
-                # Of the ring before this one: what its writer's journal does not say.
-                self.ring["bytes"], self.ring["raw"] = self.totals.get("bytes", 0), self.raw
-                self.ring["failures"] = self._failure[0]
-                self._start_writer(self.ring)
-                return
+        self.ring, why = find_ring(layout, self.attempt / "ring")
+        if self.ring is None:
+            self._failure = self._failure[0] + 1, NO_WRITER.format(why)
+            return
+        self._raw_only = self.ring.payload < room(layout)
+        # Of the ring before this one: what its writer's journal does not say.
+        self.ring["bytes"], self.ring["raw"] = self.totals.get("bytes", 0), self.raw
+        self.ring["failures"] = self._failure[0]
+        if not (self.ring.shared or self._thread_wanted):
+            self._thread_wanted = True
+            self.ring.say(0, NO_PROCESS.format(why))
+            self.ring["failures"] += 1
+        try:
+            self._start_writer(self.ring)
+        except OSError as error:
+            self.ring, self._failure = None, (self._failure[0] + 1, NO_WRITER.format(error))
 
     def _start_writer(self, ring: Ring) -> None:
         if not self._thread_wanted and sys.executable and sys.platform != "win32":
@@ -167,8 +172,7 @@ class Handover:
         self._start_thread(ring)
 
     def _start_process(self, ring: Ring) -> None:
-        read, write = os.pipe()
-        os.set_blocking(write, False)
+        read = self._new_pipe()
         told = {
             "ring": ring.handle,
             "pipe": read,
@@ -188,26 +192,32 @@ class Handover:
                     start_new_session=True,
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )
-        except BaseException:
-            os.close(write)
-            raise
         finally:
             os.close(read)
-        if self._pipe >= 0:
-            os.close(self._pipe)
-        self._pipe = write
 
     def _start_thread(self, ring: Ring) -> None:
         service = Service(ring, self.attempt, self._precision)
-        wake = self._wake = threading.Event()
+        # Not an Event: one whose `set` was broken off by Ctrl-C may keep its lock for good.
+        read = self._new_pipe()
 
-        def wait(seconds: float) -> None:
-            wake.wait(seconds)
-            wake.clear()
+        def run() -> None:
+            try:
+                service.run(sleeper(read), lambda: True)
+            finally:
+                os.close(read)
 
-        run: Callable[[], object] = lambda: service.run(wait, lambda: True)  # noqa: E731
         self._thread = threading.Thread(target=run, daemon=True, name="ndt-offline-writer")
         self._thread.start()
+
+    def _new_pipe(self) -> int:
+        """The end that a writer waits at; ours is kept in place of the one before."""
+        read, write = os.pipe()
+        if sys.platform != "win32":
+            os.set_blocking(write, False)
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        self._pipe = write
+        return read
 
     def _revive(self) -> None:
         """Start the writer again if it died; a thread after that happened too often."""
@@ -225,9 +235,7 @@ class Handover:
         # Missed while it falls asleep: it looks by itself after a while.
         if self.ring is None or not self.ring["asleep"]:
             return
-        if self._thread is not None:
-            self._wake.set()
-        elif self._pipe >= 0:
+        if self._pipe >= 0:
             with contextlib.suppress(OSError):  # full: the writer has enough to read
                 os.write(self._pipe, b"+")
 

@@ -55,7 +55,8 @@ def _make() -> type:
 
         Steps are the Trainer's `global_step`. The loss is what the model's forward returned for
         the update's batches; the gradient norm is taken as the optimizer sees it,
-        after the Trainer's clipping (`max_grad_norm=0` turns that off).
+        after the Trainer's clipping (`max_grad_norm=0` turns that off); the learning rate is that
+        of the update, as the Trainer logs it.
         """
 
         def __init__(self, path: str, **options: Any) -> None:
@@ -63,34 +64,38 @@ def _make() -> type:
             self.recorder: Recorder | None = None
             self._losses: Losses | None = None
             self._norm: Any = None
+            self._rate: Any = None
 
         def on_train_begin(
             self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
         ) -> None:
+            self.on_train_end(args, state, control)  # of a training that was broken off
+            self._norm = self._rate = None
             options = {"start_step": state.global_step, "output": "logits", **self.options}
             self.recorder = Recorder(self.path, model, **options)
             self._losses = Losses(unwrap(model))
 
         def on_pre_optimizer_step(
-            self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
-        ) -> None:
-            if self.recorder is not None and self.recorder.due(state.global_step + 1):
-                self._norm = gradient_norm(unwrap(model).parameters())
-
-        def on_step_end(
             self,
             args: Any,
             state: Any,
             control: Any,
+            model: Any = None,
             lr_scheduler: Any = None,
             **kwargs: Any,
         ) -> None:
+            if self.recorder is not None and self.recorder.due(state.global_step + 1):
+                self._norm = gradient_norm(unwrap(model).parameters())
+                rate = None if lr_scheduler is None else lr_scheduler.get_last_lr()[0]
+                self._rate = rate.clone() if isinstance(rate, torch.Tensor) else rate
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self.recorder is None or self._losses is None:
                 return
-            named = {"lr": lr_scheduler.get_last_lr()[0]} if lr_scheduler is not None else {}
+            named = {} if self._rate is None else {"lr": self._rate}
             loss = self._losses.take()
             self.recorder(loss=loss, grad_norm=self._norm, step=state.global_step, **named)
-            self._norm = None
+            self._norm = self._rate = None
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self.recorder is not None:

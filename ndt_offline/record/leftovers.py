@@ -15,6 +15,7 @@ from ndt_offline.run import durable, journal
 from ndt_offline.run.attempt import folders, read_attempt
 from ndt_offline.run.deferred import code_raw
 from ndt_offline.run.lock import Lock
+from ndt_offline.run.maintain import alone
 from ndt_offline.run.reader import read_layout
 
 
@@ -27,18 +28,35 @@ def take_over(attempts: Path, before: int) -> None:
         with contextlib.suppress(OSError, NdtError):
             if lock.take():
                 try:
-                    _clean(attempt)
+                    clean(attempt)
                 finally:
                     lock.drop()
 
 
-def _clean(attempt: Path) -> None:
+def take_in(run: Path) -> None:
+    """Clean up after every attempt of a run whose raw files no writer has journaled.
+
+    UsageError where a training is at work.
+    """
+    missing = [attempt for attempt in folders(run) if _unjournaled(attempt)]
+    if missing:
+        with alone(run):
+            for attempt in missing:
+                clean(attempt)
+
+
+def _unjournaled(attempt: Path) -> bool:
+    records = journal.read(attempt / "journal.jsonl").records
+    return bool(rawfile.listed(attempt, {record.get("step") for record in records}))
+
+
+def clean(attempt: Path) -> None:
+    """Clean up after one attempt, whose writer's lock the caller holds."""
     for folder in (attempt, attempt / "checkpoints", attempt / "raw"):
         if folder.resolve() == attempt.parent.resolve() / folder.relative_to(attempt.parent):
             for litter in folder.glob(f"*{durable.LITTER}"):
                 litter.unlink(missing_ok=True)
-    known = {r.get("step") for r in journal.read(attempt / "journal.jsonl").records}
-    if rawfile.listed(attempt, known):
+    if _unjournaled(attempt):
         layouts = attempt.parent.parent / "layouts"
         writer = Writer(attempt)
         writer.adopt_raw(lambda key: read_layout(layouts / f"{key}.json"))

@@ -93,6 +93,7 @@ class Recorder:
         loss = opening.loss_name(loss, self._advise)
         first = None if probe is None else make_probe(probe)
         second = None if val_probe is None else make_probe(val_probe)
+        second = opening.second_probe(first, second, self._advise)
         graph = opening.export(self._model, first, output, self._advise)
         opening.check_labels(loss, graph, (first, second), self._advise)
         self._close_earlier()

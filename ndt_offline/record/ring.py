@@ -49,10 +49,11 @@ class Ring:
         self._heads = [memoryview(memory)[at : at + 64].cast("q") for at in starts]
 
     @classmethod
-    def make(cls, slots: int, payload: int, fallback: Path) -> Ring:
-        """Allocate and map; OSError where there is no room."""
+    def make(cls, slots: int, payload: int, fallback: Path | None) -> Ring:
+        """Allocate and map; OSError where there is no room. No fallback: for a thread alone."""
         size = CONTROL + slots * (HEAD + _aligned(payload))
-        ring = cls(*_allocated(size, fallback), slots, payload)
+        place = (-1, mmap.mmap(-1, size)) if fallback is None else _allocated(size, fallback)
+        ring = cls(*place, slots, payload)
         ring["slots"], ring["payload"] = slots, payload
         return ring
 
@@ -67,6 +68,11 @@ class Ring:
 
     def __setitem__(self, field: str, value: int) -> None:
         self._fields[_AT[field]] = value
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process can open it."""
+        return self.handle >= 0
 
     def claim(self) -> int | None:
         """A free slot for the trainer, or None: the ring is full."""
@@ -96,6 +102,11 @@ class Ring:
 
     def free(self, slot: int) -> None:
         self._heads[slot][0] = FREE
+
+    def give_up(self, slot: int) -> None:
+        """Free a slot that was claimed, not one that the writer may be reading already."""
+        if self._heads[slot][0] == CLAIMED:
+            self.free(slot)
 
     def waiting(self) -> list[int]:
         """Slots that were handed over, in the order of their numbers.
@@ -149,7 +160,8 @@ class Ring:
 
     def close(self) -> None:
         # The mapping itself goes with the last view into it.
-        os.close(self.handle)
+        if self.shared:
+            os.close(self.handle)
 
 
 def room(layout: Layout) -> int:

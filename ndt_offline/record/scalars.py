@@ -76,8 +76,11 @@ def record_of(numbers: Mapping[str, float], given_norm: bool) -> dict[str, Any]:
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
-    """Two-norm of all gradients as one vector; None without gradients. Nothing is waited for."""
-    grads = [grad for p in parameters if (grad := p.grad) is not None]
+    """Two-norm of all gradients as one vector; None without gradients. Nothing is waited for.
+
+    Of parameters that are trained: one that was frozen keeps the gradient it had.
+    """
+    grads = [grad for p in parameters if (grad := p.grad) is not None and p.requires_grad]
     if not grads:
         return None
     kinds = {(grad.dtype, grad.layout, grad.device) for grad in grads}

@@ -208,6 +208,20 @@ class Service:
         self.ring["raw_done"] = counts["raw"]
 
 
+def sleeper(pipe: int) -> Callable[[float], None]:
+    """What waits so many seconds, or until the trainer writes into the pipe."""
+    if sys.platform == "win32":  # nothing there waits for a pipe and a clock
+        return lambda seconds: time.sleep(min(seconds, AWAKE))
+    news = select.poll()  # `select` takes the first 1024 descriptors of a process only
+    news.register(pipe, select.POLLIN)
+
+    def wait(seconds: float) -> None:
+        if news.poll(1000 * seconds) and not os.read(pipe, 4096):
+            time.sleep(min(seconds, 0.05))  # the other end is gone: its parent id will tell
+
+    return wait
+
+
 def main(arguments: list[str]) -> None:
     """Arguments: one JSON object with descriptors, the attempt's folder, the trainer's id."""
     told = json.loads(arguments[0])
@@ -217,14 +231,8 @@ def main(arguments: list[str]) -> None:
     while not lock.take():  # the one before it in this attempt is still at work
         time.sleep(0.05)
     service = Service(Ring.open(told["ring"]), attempt, told["precision"], defer=True)
-    pipe = told["pipe"]
-
     priority.lower()  # not before: the training waits for the imports above
-
-    def wait(seconds: float) -> None:
-        if select.select([pipe], [], [], seconds)[0] and not os.read(pipe, 4096):
-            time.sleep(min(seconds, 0.05))  # the other end is gone: its parent id will tell
-
+    wait = sleeper(told["pipe"])
     if not service.run(wait, lambda: os.getppid() == told["trainer"], priority.restore):
         return  # the next one waits for the lock
     priority.lower()

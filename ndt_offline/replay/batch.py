@@ -181,8 +181,9 @@ class BatchReplayer:
             for layer in range(len(space.layers)):
                 row.put(space, layer, found.get(layer))
             if one.outputs and self._capture is not None:
-                signals = self._capture.signals([output.cpu() for output in one.outputs])
-                row.probe[: len(signals)] = signals
+                outputs = [output.cpu() for output in one.outputs]
+                for place, value in enumerate(self._capture.signals(outputs)):
+                    row.probe[place] = value
 
     def _again(self, state: State, space: Space, lost: set[int]) -> dict[int, Array | None]:
         """Layers whose Gram matrix does not tell their small values: from the matrix, here."""

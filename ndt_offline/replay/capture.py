@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ndt_offline.graph.widening import Widening, find_widening
 from ndt_offline.replay.losses import loss_and_accuracy
 from ndt_offline.replay.setup import Setup, load_graph_and_probe, probe_path
 from ndt_offline.replay.spectra import RANK_FIRST
-from ndt_offline.run.probe import Probe, load_probe
+from ndt_offline.run.probe import Probe, load_second
 from ndt_offline.run.reader import Run
 from ndt_offline.storage.location import locate
 
@@ -47,7 +47,7 @@ class Capture:
         path = probe_path(run, setup.parameters)
         config = locate(setup.config) if setup.config else None
         self.graph, first = load_graph_and_probe(locate(setup.run), setup.parameters, path, config)
-        second = load_probe(path, "_val")
+        second, _ = load_second(path)  # why it is left out: the setup's notes
         self._probes = [self._ready(probe, device) for probe in (first, second) if probe]
         self._by_node: dict[str, list[int]] = {}
         self._factors: dict[int, Widening] = {}
@@ -83,12 +83,13 @@ class Capture:
         others = self._probes[1:] if all_probes else []
         return outputs + [self.graph.run(state, x, visit=None, nodes=()) for x, _ in others]
 
-    def signals(self, outputs: Sequence[torch.Tensor]) -> list[float]:
-        """Loss and accuracy of each probe, one after the other."""
-        found: list[float] = []
+    def signals(self, outputs: Sequence[torch.Tensor]) -> Iterator[float]:
+        """Loss and accuracy of each probe, one after the other.
+
+        UsageError where targets do not fit, after what the probes before it gave.
+        """
         for output, (_, targets) in zip(outputs, self._probes, strict=False):
-            found += loss_and_accuracy(self._setup.loss, output, targets)
-        return found
+            yield from loss_and_accuracy(self._setup.loss, output, targets)
 
     def _rule(self, index: int) -> str:
         return self._setup.activations[index].rule

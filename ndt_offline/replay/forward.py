@@ -127,8 +127,9 @@ class Replayer:
 
         with torch.inference_mode():
             # Who only watches looks at the first probe.
-            signals = capture.signals(capture.outputs(state, seen, all_probes=reducing))
-        row.probe[: len(signals)] = signals
+            outputs = capture.outputs(state, seen, all_probes=reducing)
+            for place, value in enumerate(capture.signals(outputs)):
+                row.probe[place] = value
 
     def _put(
         self,

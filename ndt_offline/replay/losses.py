@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,18 @@ def loss_and_accuracy(name: str, output: Tensor, targets: Tensor | None) -> tupl
         raise _misfit(name, output, targets, error) from None
     # The largest of scores that are not numbers is the first of them: no answer at all.
     return float(loss), math.nan if torch.isnan(loss) else float(accuracy)
+
+
+def are_classes(targets: Tensor | None, output: Sequence[int]) -> bool:
+    """Whether targets are classes of the last axis of an output [..., classes].
+
+    Others never say what their loss is.
+    """
+    if targets is None or targets.is_floating_point() or not targets.numel():
+        return False
+    if tuple(output[:-1]) != tuple(targets.shape):
+        return False
+    return bool(int(targets.min()) >= IGNORED and int(targets.max()) < output[-1])
 
 
 def _misfit(name: str, output: Tensor, targets: Tensor, error: Exception) -> UsageError:

@@ -12,6 +12,7 @@ from ndt_offline.errors import DamagedError, NdtError, UsageError
 from ndt_offline.measure.plugin import WHOLE, Measure
 from ndt_offline.run.attempt import Problem
 from ndt_offline.run.identity import fingerprint, sha256_file
+from ndt_offline.run.layout import clashes
 from ndt_offline.run.reader import Decoder, Run, recorded_layouts
 from ndt_offline.storage.location import locate
 from ndt_offline.store.schema import LayerInfo, Space
@@ -188,6 +189,9 @@ def load_graph_and_probe(
 
 def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
     """The graph, or None with the reason noted."""
+    from ndt_offline.replay.losses import are_classes
+    from ndt_offline.run.probe import load_second
+
     probe = probe_path(run, parameters)
     if not probe.is_file():
         if parameters.probe:
@@ -202,7 +206,9 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         return None
     try:
         graph, batch = load_graph_and_probe(run.path, parameters, probe, config)
-        if run.foreign and _are_classes(batch, graph):
+        if why := load_second(probe)[1]:
+            found.notes.append(f"the second probe was left out: {why}")
+        if run.foreign and are_classes(batch.targets, graph.output.shape):
             found.loss = "cross_entropy"
             found.notes.append("y holds a class for every output: its loss is cross_entropy")
         return graph
@@ -215,16 +221,6 @@ def _forward(run: Run, parameters: Parameters, found: _Found) -> Graph | None:
         return None
 
 
-def _are_classes(probe: Probe, graph: Graph) -> bool:
-    """Whether the targets are classes of the output's last axis; others never say their loss."""
-    from ndt_offline.run.probe import IGNORED
-
-    y, output = probe.targets, tuple(graph.output.shape)
-    if y is None or y.is_floating_point() or not y.numel() or output[:-1] != tuple(y.shape):
-        return False
-    return bool(int(y.min()) >= IGNORED and int(y.max()) < output[-1])
-
-
 def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
     """{tensor: (shape, dtype)} over every tensor table of the run."""
     tables = recorded_layouts(run)
@@ -233,6 +229,9 @@ def _shapes(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
         for entry in (run.entries[0], run.entries[-1]):
             with contextlib.suppress(NdtError):
                 tables.append(decoder.read(entry).layout)
+    elif clashes(tables):  # one may be of hidden checkpoints: the last one that is shown counts
+        with contextlib.suppress(NdtError):
+            tables.insert(0, Decoder(run.path, run.entries).read(run.entries[-1]).layout)
     return {t.name: (t.shape, t.dtype) for table in reversed(tables) for t in table.tensors}
 
 

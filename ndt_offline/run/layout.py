@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -160,3 +160,12 @@ def check_name(name: str) -> None:
         raise RefusedError(f"tensor name {name[:60]!r} is empty, too long or not printable")
     if ".." in PurePosixPath(name).parts or name == "__metadata__":
         raise RefusedError(f"tensor name {name!r} is not allowed")
+
+
+def clashes(tables: Iterable[Layout]) -> dict[str, list[tuple[int, ...]]]:
+    """{tensor: its shapes} of those that have another shape in another table."""
+    found: dict[str, dict[tuple[int, ...], None]] = {}
+    for table in tables:
+        for tensor in table.tensors:
+            found.setdefault(tensor.name, {})[tensor.shape] = None
+    return {name: list(shapes) for name, shapes in found.items() if len(shapes) > 1}

@@ -26,7 +26,7 @@ def verify(run: Run) -> Iterator[Problem]:
             digits = path.stem.removeprefix("step_")
             if not digits.isdecimal() or int(digits) not in known:
                 what = "is not in the journal; the next start of the training takes it in"
-                yield Problem(what, str(path))
+                yield Problem(what, str(path), remedy=f"ndt-offline pack {run.path}")
 
 
 def _verified(run: Run, entries: list[Entry]) -> Iterator[Problem]:

@@ -87,15 +87,42 @@ def load_probe(path: Path, suffix: str = "") -> Probe | None:
     return Probe(parts, targets) if parts else None
 
 
+def load_second(path: Path) -> tuple[Probe | None, str]:
+    """The second probe; None where there is none, or, with the reason, where it is left out."""
+    first, second = load_probe(path), load_probe(path, "_val")
+    why = unlike(first, second) if first and second else ""
+    return (None, why) if why else (second, "")
+
+
+def unlike(first: Probe, second: Probe) -> str:
+    """Why the second probe cannot go through the graph of the first, which has fixed shapes."""
+    need, have = _kinds(first), _kinds(second)
+    if have.keys() != need.keys():
+        return f"it holds {', '.join(have)}, the first one {', '.join(need)}"
+    for name, kind in have.items():
+        if kind != need[name]:
+            return f"its {name} is {kind}, that of the first is {need[name]}"
+    return ""
+
+
+def _kinds(probe: Probe) -> dict[str, str]:
+    return {
+        name: f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+        for name, tensor in _inputs(probe, "x").items()
+    }
+
+
 def _named(probe: Probe, suffix: str) -> dict[str, torch.Tensor]:
-    x = f"x{suffix}"
-    if isinstance(probe.inputs, torch.Tensor):
-        named = {x: probe.inputs}
-    elif isinstance(probe.inputs, tuple):
-        named = {f"{x}.{i}": tensor for i, tensor in enumerate(probe.inputs)}
-    else:
-        named = {f"{x}.{key}": tensor for key, tensor in probe.inputs.items()}
+    named = _inputs(probe, f"x{suffix}")
     return named if probe.targets is None else named | {f"y{suffix}": probe.targets}
+
+
+def _inputs(probe: Probe, x: str) -> dict[str, torch.Tensor]:
+    if isinstance(probe.inputs, torch.Tensor):
+        return {x: probe.inputs}
+    if isinstance(probe.inputs, tuple):
+        return {f"{x}.{i}": tensor for i, tensor in enumerate(probe.inputs)}
+    return {f"{x}.{key}": tensor for key, tensor in probe.inputs.items()}
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

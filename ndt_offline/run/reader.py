@@ -247,7 +247,7 @@ def _recorded(path: Path) -> Run:
     entries, hidden = visible(attempts)
     problems = [problem for attempt in attempts for problem in attempt.problems]
     if not entries:
-        raise UsageError(
-            "the run has no checkpoint yet", path=path, remedy="train for a few steps first"
-        )
+        raw = any(True for a in attempts for _ in (a.path / "raw").glob("step_*.safetensors"))
+        remedy = f"ndt-offline pack {path}" if raw else "train for a few steps first"
+        raise UsageError("the run has no checkpoint yet", path=path, remedy=remedy)
     return Run(path, entries, problems, attempts, hidden)

@@ -112,6 +112,24 @@ def test_the_norm_of_millions_of_gradients(dtype: torch.dtype) -> None:
     assert float(gradient_norm(parameters)) == pytest.approx(exact, rel=2e-6)
 
 
+def test_the_norm_leaves_out_what_was_frozen_in_mid_training(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)  # as after the head alone goes on
+    with Recorder(tmp_path / "run", model, every=1) as record:
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.ones(4, 16)).sum().backward()
+            optimizer.step()
+            record()
+            model[0].requires_grad_(False)  # its last gradient stays where it is
+    assert float(model[0].weight.grad.norm()) > 0
+    grads = torch.cat([p.grad.flatten() for p in model[2].parameters()])
+    norm = open_run(tmp_path / "run").journal[-1]["grad_norm"]
+    assert norm == pytest.approx(float(grads.norm()), rel=1e-6)
+    model.requires_grad_(False)
+    assert gradient_norm(model.parameters()) is None
+
+
 def test_tied_weights_are_stored_once_and_come_back_twice(tmp_path: Path) -> None:
     model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
     model["b"].weight = model["a"].weight

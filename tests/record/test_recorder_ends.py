@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -222,3 +223,41 @@ def test_trainer_and_writer_killed_with_raw_files(tmp_path: Path, capsys) -> Non
     assert len([step for step in told if step not in found]) <= 8  # the ring's
     assert all(found.get(step, content) == content for step, content in told.items())
     assert opened.attempts[0].closed and list(raw.iterdir()) == [] and list(verify(opened)) == []
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_an_interrupt_while_the_writer_is_woken_locks_nothing(
+    tmp_path: Path, monkeypatch, thread: bool
+) -> None:
+    """Nothing is held between two steps of waking it: the next ones do, and `close` ends."""
+    model = make_model()
+    record = Recorder(tmp_path / "run", model, every=1, thread=thread)
+    ring = record._delivery._handover.ring
+    until(lambda: ring["asleep"])
+
+    def interrupted(handle: int, data: bytes) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record(loss=1.0)
+    for _ in range(20):
+        record(loss=1.0)
+    started = time.monotonic()
+    record.close()
+    assert time.monotonic() - started < 60
+    assert open_run(tmp_path / "run").steps == list(range(22))
+
+
+def test_a_thread_that_wrote_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    Recorder(tmp_path / "warm", make_model(), thread=True).close()
+    gc.collect()
+    before = count()
+    for number in range(5):
+        Recorder(tmp_path / f"run{number}", make_model(), thread=True).close()
+    gc.collect()
+    assert count() <= before
