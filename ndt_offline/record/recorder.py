@@ -190,8 +190,10 @@ class Recorder:
         _open.pop(self.path.resolve(), None)
         if last and self._recorded != self.step:
             self._record(Scalars({}), False)
-        self.policy.guard(lambda: delivery.close(self.seconds), "closing the recording")
-        self._lock.drop()
+        try:
+            self.policy.guard(lambda: delivery.close(self.seconds), "closing the recording")
+        finally:  # interrupted, too: the writer ends by itself, and a next training may start
+            self._lock.drop()
         print(f"ndt-offline: {self.path}: {self.summary()}", file=sys.stderr)
 
     def _close_earlier(self) -> None:

@@ -236,6 +236,21 @@ def test_a_recorder_that_was_left_open_is_closed_by_the_next(tmp_path: Path) -> 
     assert not list(tmp_path.rglob("raw/*"))
 
 
+def test_an_interrupt_while_it_closes_leaves_the_run_free(tmp_path: Path, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    record = Recorder(tmp_path / "run", make_model())
+    handover = record._delivery._handover  # type: ignore[union-attr]
+    with monkeypatch.context() as patched:
+        patched.setattr(handover, "stop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record.close()
+    Recorder(tmp_path / "run", make_model(), start_step=5).close()
+    handover.stop()
+    assert 5 in recorded(tmp_path / "run")
+
+
 def test_training_may_change_the_directory(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = make_model()
