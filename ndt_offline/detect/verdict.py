@@ -19,7 +19,7 @@ class Judgement:
     """Transitions in the series that can be judged, beside those in their matched noise.
 
     series: which [series]. observed: transitions in them. matched: mean per draw; low, high: the
-    nominal 90 % range of one draw; more than `high` has a chance of .05 or less.
+    nominal 90 % range of one draw; more than `high` has a chance of .05 or less. NaN without draws.
     """
 
     series: NDArray[np.bool_]
@@ -46,18 +46,20 @@ def judge(peaks: Peaks, able: NDArray[np.bool_], threshold: float | None = None)
         chosen = able & trusted(peaks, but=draw)
         each[0, draw] = (stands & (matched["draw"] == draw) & chosen[matched["series"]]).sum()
     mean, low, high = (float(x[0, 0]) for x in range_of(each))
+    if draws == 0:  # too short for the detector, all of them: there is no noise beside them
+        return Judgement(series, int(found.sum()), mean, low, high)
     return Judgement(series, int(found.sum()), mean, low, max(high, _most(int(each.sum()), draws)))
 
 
 def _most(total: int, draws: int) -> float:
-    """Largest count that noise alone gives with a chance above .05, beside `total` in the draws.
+    """Largest count that noise alone gives with a chance above .05, beside `total` in 1+ draws.
 
     Given both counts, that of the series is binomial with a share of 1 / (1 + draws): beside
     nothing in ten draws, a single jump (1/11) is not yet more than noise.
     """
     from scipy.special import bdtrc
 
-    most, share = total // max(draws, 1), 1.0 / (1 + draws)
+    most, share = total // draws, 1.0 / (1 + draws)
     while bdtrc(most, most + 1 + total, share) > SURE:  # of most + 1 or more
         most += 1
     return float(most)

@@ -120,8 +120,8 @@ def judged_sentences(judged: dict[str, Any]) -> Iterator[str]:
         words += f" {judged['observed']}; by chance {mean:.1f} ({low:.0f} to {high:.0f}): "
         yield words + _verdict(judged["observed"], low, high)
     if left:
-        words = f"no verdict on {left} series: too smooth, or their values too coarse, for the"
-        yield words + " detector to judge"
+        words = f"no verdict on {left} series: too short, too smooth, or their values too coarse,"
+        yield words + " for the detector to judge"
 
 
 def event_sentences(results: Results, draws: int, rest: str) -> Iterator[str]:
