@@ -32,6 +32,12 @@ def peaks_of(series: list[np.ndarray]) -> Peaks:
     return join_peaks(find_peaks(x, seed=(0, i)) for i, x in enumerate(series))
 
 
+def test_series_that_are_too_short_are_not_judged() -> None:
+    peaks = peaks_of([np.random.default_rng(i).normal(size=40) for i in range(3)])
+    found = judge(peaks, np.ones(3, bool))
+    assert not found.series.any() and found.observed == 0 and np.isnan(found.high)
+
+
 @pytest.mark.parametrize("kind", [power_law, smooth, coarse])
 def test_series_without_a_step_are_not_said_to_jump(kind: object) -> None:
     series = [kind(np.random.default_rng([3, i])) for i in range(12)]  # type: ignore[operator]
