@@ -116,7 +116,7 @@ def rejournal(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
         journal.append(path, record)
 
 
-def test_scalars_named_like_the_probe_are_kept_and_odd_names_refused(run_path: Path) -> None:
+def test_scalars_named_like_the_probe_are_kept_and_odd_names_mapped(run_path: Path) -> None:
     def rename(record: dict[str, Any]) -> None:
         if record.get("scalars"):
             record["scalars"] = {"probe_foo": 1.5, "probe_loss": 2.5, "zarr.json": 3.5}
@@ -129,7 +129,13 @@ def test_scalars_named_like_the_probe_are_kept_and_odd_names_refused(run_path: P
     assert np.isnan(store.signal("probe_foo")).all()
     assert {"journal_probe_foo", "journal_probe_loss"} < {*store.signal_names}
     assert "zarr.json" not in store.signal_names
-    assert any("zarr.json" in problem.what for problem in result.problems)
+    assert any("zarr.json" in note for note in result.notes) and not result.problems
+    (kept,) = (
+        {*store.signal_names}
+        - {"journal_probe_foo", "journal_probe_loss", "loss", "grad_norm"}
+        - {name for name in store.signal_names if name.startswith("probe_")}
+    )
+    assert store.signal(kept)[1] == 3.5
     export(store, run_path / "tables", "csv", ("signals",))
 
 
