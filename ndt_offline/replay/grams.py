@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from ndt_offline.replay.capture import Factors
-from ndt_offline.replay.deficient import TRUSTED
 from ndt_offline.replay.processors import cores
 from ndt_offline.replay.product import values_of_products
-from ndt_offline.replay.spectra import LARGEST, SMALLEST
+from ndt_offline.replay.spectra import LARGEST, SMALLEST, trusted
 from ndt_offline.replay.workspace import Array, Workspace
 
 Parts = tuple[torch.Tensor, ...]  # a Gram matrix, or the four of `products`
@@ -56,7 +55,7 @@ def gram_values(grams: torch.Tensor) -> list[Array | None]:
     usual = (tops > SMALLEST) & (tops < LARGEST) & (diagonals > 0.0).all(axis=1)
     if side <= ON_DEVICE and usual.all():
         found = list(torch.linalg.eigvalsh(grams).cpu().numpy())
-        return [_roots(values) for values in found]
+        return [trusted(values) for values in found]
     host = grams.cpu().numpy()
 
     def one(index: int) -> Array | None:
@@ -74,15 +73,10 @@ def _host_values(matrix: Array, diagonal: Array, top: float) -> Array | None:
     if len(alive) < len(diagonal):
         matrix = matrix[np.ix_(alive, alive)]
     # numpy's, not scipy's: it lets other threads work.
-    values = _roots(np.linalg.eigvalsh(matrix))
+    values = trusted(np.linalg.eigvalsh(matrix))
     if values is None or len(alive) == len(diagonal):
         return values
     return np.concatenate([values, np.zeros(len(diagonal) - len(alive))])
-
-
-def _roots(ascending: np.ndarray) -> Array | None:
-    values = np.sqrt(np.maximum(ascending, 0.0))[::-1]
-    return np.ascontiguousarray(values) if values[-1] >= TRUSTED * values[0] else None
 
 
 @cache

@@ -68,7 +68,7 @@ def begin(matrix: Any, work: Workspace | None = None, waits: bool = False) -> Ar
     return scaled / power
 
 
-def trusted(ascending: Array) -> Array | None:
+def trusted(ascending: np.ndarray) -> Array | None:
     """Descending square roots of a Gram matrix's eigenvalues; None where small ones are lost."""
     values = np.sqrt(np.maximum(ascending, 0.0))[::-1]
     return np.ascontiguousarray(values) if values[-1] >= TRUSTED * values[0] else None

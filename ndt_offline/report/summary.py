@@ -29,8 +29,8 @@ def summary_rows(results: Results) -> list[Row]:
     transitions                 found at the threshold
     expected, _low, _high       by the same detector on noise matched to the series, and the
                                 nominal 90 % range of that count
-    judged                      whether the verdict on the count includes it: not too smooth, nor
-                                too coarse, for the detector to judge; None where nobody asked
+    judged                      whether the verdict on the count includes it: neither too short, too
+                                smooth nor too coarse to be judged; None where nobody asked
     phases                      the phases in words; None where they were not fitted
     trend                       in words; None where unknown
     words_<target>              the coupling in words, by the rules in `relate.words`

@@ -18,8 +18,7 @@ try:
 except ImportError:  # Windows: no second process is noticed there
     fcntl = None  # type: ignore[assignment]
 
-_held: dict[Path, int] = {}  # path -> the process that holds it
-_handles: set[int] = set()  # of this process
+_held: dict[Path, int] = {}  # path -> descriptor of the lock that this process holds
 _WHOLE_FILE = (0, 0, 0, 0)  # from where, start, length, process: struct flock, after its type
 
 
@@ -31,7 +30,7 @@ class Lock:
 
     def take(self) -> bool:
         """False where another process, or another holder in this one, has it."""
-        if _held.get(self._path) == os.getpid():
+        if self._path in _held:
             return False
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -41,15 +40,12 @@ class Lock:
             return False
         except OSError:  # a file system without locks: better recorded than refused
             pass
-        _held[self._path] = os.getpid()
-        _handles.add(self._handle)
+        _held[self._path] = self._handle
         return True
 
     def drop(self) -> None:
-        if _held.get(self._path) == os.getpid():
-            del _held[self._path]
-            _handles.discard(self._handle)
-            os.close(self._handle)
+        if _held.get(self._path) == self._handle:
+            os.close(_held.pop(self._path))
 
 
 def _lock(handle: int) -> None:
@@ -63,9 +59,8 @@ def _lock(handle: int) -> None:
 
 
 def _in_child() -> None:
-    for handle in _handles:
-        os.close(handle)
-    _handles.clear()
+    while _held:
+        os.close(_held.popitem()[1])
 
 
 if hasattr(os, "register_at_fork"):
