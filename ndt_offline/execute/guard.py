@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from ndt_offline.errors import NdtError
-from ndt_offline.replay.footprint import forget_parent
+from ndt_offline.replay.footprint import forget_parent, keep_freed
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 
@@ -106,6 +106,7 @@ def _child(job: Job, blocks: Sequence[Block], page: mmap.mmap, writer: Connectio
     code = 1
     try:
         forget_parent()
+        keep_freed()
         die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         from ndt_offline.replay.block import BlockRunner

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from ndt_offline.execute.quarantine import isolate
 from ndt_offline.replay.block import BlockRunner
+from ndt_offline.replay.footprint import keep_freed
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 
@@ -49,6 +50,7 @@ def _nowhere() -> TextIO:
 
 @lru_cache(maxsize=2)
 def _runner(token: str, same: _Same) -> BlockRunner:
+    keep_freed()
     return BlockRunner(same.job)
 
 

@@ -14,6 +14,7 @@ import torch
 from ndt_offline import open_run
 from ndt_offline.graph.costs import forward_flops
 from ndt_offline.replay.capture import Factors
+from ndt_offline.replay.footprint import keep_freed
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.lanes import make_lanes
 from ndt_offline.replay.setup import Parameters, prepare
@@ -38,6 +39,7 @@ class Bench:
     """One run's checkpoints through the replay, with the matrices of each kept for the rivals."""
 
     def __init__(self, path: Path) -> None:
+        keep_freed()  # as the processes of an analysis do
         self.run = open_run(path)
         self.setup = prepare(self.run, Parameters())
         self.decoder = Decoder(self.run.path, self.run.entries)
