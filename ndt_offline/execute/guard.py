@@ -20,7 +20,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from ndt_offline.errors import NdtError
-from ndt_offline.replay.footprint import forget_parent, keep_freed
+from ndt_offline.heap import keep_freed
+from ndt_offline.replay.footprint import forget_parent
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 

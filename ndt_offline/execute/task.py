@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TextIO
 
 from ndt_offline.execute.quarantine import isolate
+from ndt_offline.heap import keep_freed
 from ndt_offline.replay.block import BlockRunner
-from ndt_offline.replay.footprint import keep_freed
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ndt_offline.errors import NdtError
+from ndt_offline.heap import keep_freed
 from ndt_offline.record import priority
 from ndt_offline.record.dropped import rest_of
 from ndt_offline.record.leftovers import take_over
@@ -226,6 +227,7 @@ def main(arguments: list[str]) -> None:
     """Arguments: one JSON object with descriptors, the attempt's folder, the trainer's id."""
     told = json.loads(arguments[0])
     _behave()
+    keep_freed()
     attempt = Path(told["attempt"])
     lock = Lock(attempt / "writer.lock")
     while not lock.take():  # the one before it in this attempt is still at work

@@ -1,15 +1,11 @@
-"""The memory that a process has used, and what it keeps of it."""
+"""The memory that a process has used."""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = 320 * 2**20  # what a process takes before it has read anything
-KEPT = 2**30  # bytes of freed memory that a process may keep for its next checkpoint
-_TRIM, _MAP, _LARGEST = -1, -3, 32 * 2**20  # of glibc's mallopt(3)
 _of_parent = 0  # bytes that this process was born with and that a fresh one would not have
 
 
@@ -22,19 +18,6 @@ def forget_parent() -> None:
     """
     global _of_parent
     _of_parent = max(0, (_status("VmRSS") or 0) - LIBRARIES)
-
-
-def keep_freed() -> None:
-    """To be called in processes that replay: memory that is freed is used again, not given back.
-
-    A forward pass frees what it has made, and makes it again at the next checkpoint. What glibc
-    gives back to the system meanwhile costs a page fault for every 4 kB: a tenth of the time of a
-    small transformer. Elsewhere nothing is done.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MAP, _LARGEST)
-        mallopt(_TRIM, KEPT)
 
 
 def peak_memory() -> int:

@@ -13,8 +13,8 @@ import torch
 
 from ndt_offline import open_run
 from ndt_offline.graph.costs import forward_flops
+from ndt_offline.heap import keep_freed
 from ndt_offline.replay.capture import Factors
-from ndt_offline.replay.footprint import keep_freed
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.lanes import make_lanes
 from ndt_offline.replay.setup import Parameters, prepare

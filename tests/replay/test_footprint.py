@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 
@@ -13,18 +11,11 @@ import pytest
 MB = 2**20
 HEAD = """
 import os
-import resource
 import numpy as np
-from ndt_offline.replay.footprint import forget_parent, keep_freed, peak_memory
+from ndt_offline.replay.footprint import forget_parent, peak_memory
 def told(*numbers):
     print(*numbers, flush=True)
     os._exit(0)
-def faults():
-    # Of a pass that frees all that it made: 128 MB, in pieces for which numpy asks no huge pages.
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    pieces = [np.ones(2**18) for _ in range(64)]
-    del pieces
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 def grown(megabytes):
     before = peak_memory()
     large = np.ones(megabytes * 2**17)
@@ -63,22 +54,3 @@ else:
     before, after = said_by(fork)
     assert MB < before < 400 * MB  # as much as libraries take, of the parent's 1 GB
     assert 100 * MB <= after - before < 150 * MB
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
-def test_freed_memory_is_used_again() -> None:
-    pages = 128 * MB // os.sysconf("SC_PAGE_SIZE")
-    first, again = said_by("keep_freed(); told(faults(), faults())")
-    assert first > pages / 2 and again < pages / 50
-    # What it is for: by itself the allocator gives them back.
-    assert said_by("faults(); told(faults())")[0] > pages / 2
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
-def test_more_than_can_be_kept_is_given_back() -> None:
-    held, left = said_by(
-        "from ndt_offline.replay import footprint; keep_freed()\n"
-        "blocks = [np.ones(2**21) for _ in range(80)]\n"
-        "held = footprint._status('VmRSS'); del blocks; told(held, footprint._status('VmRSS'))"
-    )
-    assert held > 1280 * MB and left < 400 * MB
