@@ -52,7 +52,7 @@ class Delivery:
         self._layout = self._snapshot.layout
         keep_layout(attempt.parent.parent, self._layout)
         self._handover = Handover(attempt, self._layout, precision, thread)
-        self._flights: deque[Flight] = deque()
+        self.flights: deque[Flight] = deque()
         self._number = self._failures_seen = 0
         self._dropped = Dropped()
         self._pin = Pin()
@@ -82,8 +82,8 @@ class Delivery:
 
     def collect(self, wait: bool = False) -> None:
         """Publish the flights that have landed."""
-        while self._flights and (wait or self._landed(self._flights[0])):
-            flight = self._flights.popleft()
+        while self.flights and (wait or self._landed(self.flights[0])):
+            flight = self.flights.popleft()
             if not self._policy.guard(
                 lambda flight=flight: self._publish(flight),  # type: ignore[misc]
                 f"step {flight.step} was not recorded",
@@ -129,7 +129,7 @@ class Delivery:
             self._unpin()  # the ring may be replaced by a larger one
             self._layout = layout
         if self._handover.ring is not None:
-            self._handover.ring.reclaim({flight.slot for flight in self._flights})
+            self._handover.ring.reclaim({flight.slot for flight in self.flights})
         claimed = self._handover.claim(layout)
         if claimed is None:
             return self._raw(step, scalars, given_norm)
@@ -141,7 +141,7 @@ class Delivery:
         except BaseException:
             self._handover.give_up(slot)
             raise
-        self._flights.append(Flight(slot, number, step, layout, scalars, given_norm, event))
+        self.flights.append(Flight(slot, number, step, layout, scalars, given_norm, event))
         self.collect()
         return None
 
@@ -191,9 +191,9 @@ class Delivery:
         if (device := self._gpu()) is None:
             return
         self._pin.hold(self._handover.ring, torch.cuda.cudart())
-        if self._flights and self._flights[-1].event is not None:
+        if self.flights and self.flights[-1].event is not None:
             # The training may use another stream now than for the last copy.
-            torch.cuda.current_stream(device).wait_event(self._flights[-1].event)
+            torch.cuda.current_stream(device).wait_event(self.flights[-1].event)
 
     def _event(self) -> Any:
         if (device := self._gpu()) is None:

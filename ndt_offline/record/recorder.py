@@ -132,17 +132,25 @@ class Recorder:
         step: updates done so far, where the loop counts itself; it must increase.
         Further keywords (`lr=...`) go into the journal.
         """
-        if self._delivery is None or os.getpid() != self._process:
+        delivery = self._delivery
+        if delivery is None:
             return
-        if self._delivery.closed:
-            self.policy.warn("closed", "it is closed: nothing is recorded", "make a new Recorder")
-            return
-        done = self._updates(step)
+        done = self.step + 1 if step is None else self._updates(step)
         if done is None:
             return
+        due = self.due(done)
+        # Most calls end here: after an update every line of code has to come from memory again.
+        if not (due or delivery.flights or delivery.closed):
+            self.step = done
+            return
+        if os.getpid() != self._process:  # a system call
+            return
+        if delivery.closed:
+            self.policy.warn("closed", "it is closed: nothing is recorded", "make a new Recorder")
+            return
         self.step = done
-        self._delivery.collect()
-        if not self.due(self.step):
+        delivery.collect()
+        if not due:
             return
         started = time.perf_counter()
         norm = self._measured_norm() if grad_norm is None else grad_norm
@@ -212,9 +220,7 @@ class Recorder:
         self._delivery.take(self.step, scalars, given_norm)
 
     def _updates(self, step: Any) -> int | None:
-        """Updates done so far; None where what the loop says cannot be."""
-        if step is None:
-            return self.step + 1
+        """Updates done so far, as the loop says; None where that cannot be."""
         try:
             done = opening.whole("step", step)
             if done > self.step:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -112,7 +113,7 @@ def decode_vectors(
     if set(contents.tensors) != set(layout.sizes):
         raise DamagedError(f"holds {sorted(contents.tensors)}, its table {sorted(layout.sizes)}")
     try:
-        chains = json.loads(contents.metadata["codec"])
+        chains = _chains(contents.metadata["codec"])
         grid = grid_of(contents)
         vectors = {}
         for dtype, size in layout.sizes.items():
@@ -126,9 +127,15 @@ def decode_vectors(
         raise DamagedError(f"{layout.nbytes} bytes declared: more than the memory") from None
 
 
+@lru_cache(maxsize=4)  # read-only
+def _chains(text: str) -> Any:
+    return json.loads(text)
+
+
 def grid_of(contents: container.Contents) -> dict[str, list[int | None]]:
     """The grid that a file says its values lie on; empty for a lossless one."""
-    grid = json.loads(contents.metadata.get("grid", "{}"))
+    text = contents.metadata.get("grid")
+    grid = {} if text is None else json.loads(text)
     if not isinstance(grid, dict):
         raise DamagedError("the grid is not a table")
     return grid

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -145,6 +145,7 @@ def _check(layout: Layout) -> None:
         raise RefusedError(f"{layout.nbytes} bytes declared; at most {MAX_BYTES} are read")
 
 
+@lru_cache(maxsize=4096)  # the same few rows stand in every checkpoint
 def check_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> None:
     """Raise RefusedError for a row that no state dict would have."""
     check_name(name)

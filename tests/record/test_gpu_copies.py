@@ -83,14 +83,14 @@ def test_a_copy_is_published_when_it_has_landed_in_order(tmp_path: Path, monkeyp
         record(loss=loss)
         states[record.step] = digest(model)
     ring = delivery._handover.ring
-    assert [flight.step for flight in delivery._flights] == [0, 1, 2, 3, 4]
+    assert [flight.step for flight in delivery.flights] == [0, 1, 2, 3, 4]
     assert [head[0] for head in ring._heads].count(CLAIMED) == 5
     Event.made[1].done = True  # not the first: nothing may overtake it
     delivery.collect()
-    assert len(delivery._flights) == 5
+    assert len(delivery.flights) == 5
     Event.made[0].done = True
     delivery.collect()
-    assert [flight.step for flight in delivery._flights] == [2, 3, 4]
+    assert [flight.step for flight in delivery.flights] == [2, 3, 4]
     assert not any(event.waited for event in Event.made)
     record.close()
     run = open_run(tmp_path / "run")
