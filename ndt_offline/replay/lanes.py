@@ -12,6 +12,7 @@ from ndt_offline.replay.forward import Row
 from ndt_offline.replay.solver import Solve, find_solver
 from ndt_offline.replay.spectra import trusted
 from ndt_offline.replay.tridiagonal import Form
+from ndt_offline.run.prediction import fuse
 from ndt_offline.store.schema import Space
 
 ROWS = 16  # checkpoints that wait for each other at most
@@ -61,4 +62,7 @@ class Lanes:
 def make_lanes() -> Lanes | None:
     """None where there is no numba, or LAPACK here rounds otherwise."""
     solve = find_solver()
-    return None if solve is None else Lanes(solve)
+    if solve is None:
+        return None
+    fuse()  # numba is loaded: decoding may use it, too
+    return Lanes(solve)

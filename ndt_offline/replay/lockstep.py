@@ -10,11 +10,11 @@ Importing this module imports numba, and the first call compiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from ndt_offline.compiled import compiled
 
 LANES = 16  # fewer than 16 make a loop that LLVM thinks too short to be made of vectors
 ROUNDS = 30  # iterations per eigenvalue before it is given up, as in dsterf
@@ -28,14 +28,7 @@ _ROW = FIELDS * LANES
 _D, _E, _C, _S, _G, _P, _SHIFT, _FIRST, _SECOND = (place * LANES for place in range(FIELDS))
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return njit(error_model="numpy", cache=True)(function)
-    except RuntimeError:  # there is no folder that it may write to
-        return njit(error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def _walk(work: Any, top: int, low: int) -> None:
     """All lanes from row `top` down to row `low`."""
     for i in range(top - 1, low - 1, -1):
@@ -64,7 +57,7 @@ def _walk(work: Any, top: int, low: int) -> None:
             rows[_FIRST + k] = above if splits else first
 
 
-@_compiled
+@compiled
 def _hypotenuse(x: float) -> float:
     """Of 1 and x, as LAPACK rounds it."""
     larger, smaller = max(abs(x), 1.0), min(abs(x), 1.0)
@@ -74,7 +67,7 @@ def _hypotenuse(x: float) -> float:
     return larger * np.sqrt(1.0 + share * share)
 
 
-@_compiled
+@compiled
 def _pair(a: float, b: float, c: float) -> tuple[float, float]:
     """Eigenvalues of [[a, b], [b, c]], the larger in absolute value first, as dlae2 rounds them."""
     total, apart, twice = a + c, abs(a - c), abs(b + b)
@@ -93,7 +86,7 @@ def _pair(a: float, b: float, c: float) -> tuple[float, float]:
     return one, (larger / one) * smaller - (b / one) * b
 
 
-@_compiled
+@compiled
 def _deflate(work: Any, found: Any, k: int, low: int, first: int, second: int) -> tuple[int, int]:
     """Take the eigenvalues of lane k that stand at its low end: what is left is [low, top]."""
     last = found.shape[1] - 1
@@ -121,7 +114,7 @@ def _deflate(work: Any, found: Any, k: int, low: int, first: int, second: int) -
     return low, -1
 
 
-@_compiled
+@compiled
 def _begin(work: Any, k: int, top: int, shift: float) -> None:
     """The state of lane k with which it starts at row `top`."""
     at = top * _ROW + k
@@ -130,7 +123,7 @@ def _begin(work: Any, k: int, top: int, shift: float) -> None:
     work[at + _SHIFT], work[at + _FIRST], work[at + _SECOND] = shift, top, top
 
 
-@_compiled
+@compiled
 def _wilkinson(work: Any, k: int, low: int) -> float:
     """The shift of lane k."""
     at = low * _ROW + k
@@ -139,7 +132,7 @@ def _wilkinson(work: Any, k: int, low: int) -> float:
     return float(work[at] - root / (shift + np.copysign(_hypotenuse(shift), shift)))
 
 
-@_compiled
+@compiled
 def solve(work: Any, found: Any, failed: Any) -> None:
     """Eigenvalues of each lane into `found` [LANES, n], in no order.
 

@@ -35,6 +35,7 @@ from ndt_offline import open_run
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
+from ndt_offline.heap import keep_freed
 from ndt_offline.replay.block import BlockRunner
 from ndt_offline.replay.lanes import ROWS
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
@@ -212,6 +213,7 @@ def gpu(model: str, run: str | None, count: int, device: str) -> None:
 @click.option("--count", default=1600, help="Checkpoints.")
 def memory(run: str | None, count: int) -> None:
     """Resident memory of one process over many blocks, as an analysis runs them."""
+    keep_freed()
     with run_of("mlp", run, count) as path, tempfile.TemporaryDirectory() as folder:
         opened, store = open_run(path), Path(folder) / "a.zarr"
         plan = make_plan(opened, store, setup_key(opened, Parameters()))
