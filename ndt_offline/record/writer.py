@@ -5,7 +5,6 @@ Order matters: the file first, then its journal line. What has no line does not 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,7 +58,7 @@ class Writer:
         extra, meta = dict(scalars), dict[str, str]()
         if self._digits is not None:
             segment, vectors = on_grid(segment, number, layout, vectors, self._digits)
-            meta, told = _errors(layout, exact, vectors)
+            meta, told = grid.told_errors(layout, exact, vectors)
             extra.update(told)
         meta |= {"segment": str(segment.first), "index": str(number - segment.first)}
         coded = (segment.before, meta, segment.grid)
@@ -115,15 +114,3 @@ class Writer:
 def _size_in(record: journal.Record) -> int:
     size = record.get("size")
     return size if isinstance(size, int) else 0
-
-
-def _errors(
-    layout: Layout, exact: Vectors, coarse: Vectors
-) -> tuple[dict[str, str], dict[str, float]]:
-    """What rounding did: per tensor for the file, the worst for the journal."""
-    bounds = grid.bounds(layout, exact, coarse)
-    told = {
-        "error_max": max((b.absolute for b in bounds.values()), default=0.0),
-        "error_spectral": max((b.spectral for b in bounds.values()), default=0.0),
-    }
-    return {"bounds": json.dumps({n: [b.absolute, b.spectral] for n, b in bounds.items()})}, told

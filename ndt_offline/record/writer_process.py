@@ -29,6 +29,7 @@ from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
 from ndt_offline.run.attempt import read_attempt
 from ndt_offline.run.deferred import code_raw
+from ndt_offline.run.grid import digits_of
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.reader import read_layout
@@ -50,6 +51,7 @@ class Service:
     ) -> None:
         self.ring, self.attempt, self.defer = ring, attempt, defer
         self._coding: Iterator[int] | None = None
+        self._digits = digits_of(precision)
         self._worked, self._coded = time.monotonic(), 0
         self.writer = Writer(attempt, precision, self.failed)
         self._layouts: dict[str, Layout] = {}
@@ -126,7 +128,7 @@ class Service:
             return False
         raws = self.ring["raw"]
         if self._coding is None and raws > self._coded:
-            self._coding, self._coded = code_raw(self.attempt), raws
+            self._coding, self._coded = code_raw(self.attempt, self._digits), raws
         if self._coding is None:
             return False
         found = list[int]()
@@ -137,7 +139,7 @@ class Service:
         return bool(found)
 
     def _code_all(self) -> None:
-        for _ in code_raw(self.attempt):
+        for _ in code_raw(self.attempt, self._digits):
             pass
 
     def _weigh(self) -> None:

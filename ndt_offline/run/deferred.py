@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ndt_offline.errors import NdtError
-from ndt_offline.run import checkpoint, codec, durable, journal
+from ndt_offline.run import checkpoint, codec, durable, grid, journal
 from ndt_offline.run.attempt import Attempt, Entry, read_attempt
 from ndt_offline.run.checkpoint import Decoded
-from ndt_offline.run.identity import crc32c, hex8
+from ndt_offline.run.identity import content, crc32c, hex8
 from ndt_offline.run.layout import Vectors
 from ndt_offline.run.own import is_own
 from ndt_offline.run.reader import Decoder
@@ -36,6 +36,8 @@ class _Chain:
     before: tuple[tuple[int, Vectors], ...] = ()
     first: int = 0  # places of the oldest and the newest among the attempt's checkpoints
     last: int = 0
+    grid: dict[str, list[int | None]] | None = None  # that all its values lie on
+    layout: str = ""  # the table that the grid is for
 
     def on(self, place: int) -> _Chain:
         """The chain as far as the checkpoint at this place may use it."""
@@ -44,7 +46,8 @@ class _Chain:
 
     def after(self, step: int, vectors: Vectors, place: int) -> _Chain:
         first = self.first if self.before else place
-        return _Chain(((step, vectors), *self.before)[:2], first, place)
+        before = ((step, vectors), *self.before)[:2]
+        return replace(self, before=before, first=first, last=place)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class _Coded:
     record: journal.Record
 
 
-def code_raw(path: Path) -> Iterator[int]:
+def code_raw(path: Path, digits: int | None = None) -> Iterator[int]:
     """Code an attempt's raw checkpoints; yields the step of each.
 
+    digits: round them to a grid first (see `grid`), as their writer was asked to. They are other
+    checkpoints then: not for runs that are finished, whose results would change.
     The caller is the only one who writes in the attempt (its `writer.lock`). A checkpoint that
     cannot be read stays as it is. OSError where the disk is full: nothing is lost.
     """
@@ -73,8 +78,13 @@ def code_raw(path: Path) -> Iterator[int]:
             continue
         chain = chain.on(place)
         try:
-            decoded = decoder.read(entry)
-            written.append(_code(attempt, entry, decoded, chain, records[step]))
+            decoded, record, bounds = decoder.read(entry), records[step], dict[str, str]()
+            if digits is not None:
+                exact = decoded.vectors
+                chain, decoded = _on_grid(chain, decoded, digits)
+                bounds, worst = grid.told_errors(decoded.layout, exact, decoded.vectors)
+                record = {**record, **worst}
+            written.append(_code(attempt, entry, decoded, chain, record, bounds))
         except NdtError:  # verify names it
             continue
         chain = chain.after(step, decoded.vectors, place)
@@ -108,21 +118,38 @@ def _is_raw(attempt: Attempt, entry: Entry) -> bool:
     return file is not None and file.parent.name == "raw" and is_own(attempt.path, file, entry.step)
 
 
+def _on_grid(chain: _Chain, decoded: Decoded, digits: int) -> tuple[_Chain, Decoded]:
+    """The checkpoint rounded to the chain's grid; a new chain where it does not fit."""
+    layout, exact = decoded.layout, decoded.vectors
+    known = chain.grid if chain.layout == layout.key else None
+    if known is None or not grid.fits(exact, known, layout):
+        known = grid.choose(layout, exact, digits)
+        chain = _Chain(grid=known, layout=layout.key)
+    coarse = grid.rounded(exact, known, layout)
+    return chain, replace(decoded, vectors=coarse, content=content(layout, coarse))
+
+
 def _code(
-    attempt: Attempt, entry: Entry, decoded: Decoded, chain: _Chain, record: journal.Record
+    attempt: Attempt,
+    entry: Entry,
+    decoded: Decoded,
+    chain: _Chain,
+    record: journal.Record,
+    bounds: dict[str, str],
 ) -> _Coded:
     """Write it coded, and decode it again from the file."""
     assert entry.path is not None
     bases = dict(chain.before)
-    meta = {"references": json.dumps(list(bases)), "deferred": "1"}
-    data = codec.encode_vectors(decoded.layout, decoded.vectors, list(bases.values()), meta)
+    meta = {"references": json.dumps(list(bases)), "deferred": "1", **bounds}
+    before, small = list(bases.values()), chain.grid is not None
+    data = codec.encode_vectors(decoded.layout, decoded.vectors, before, meta, chain.grid, small)
     file, crc = checkpoint.file_name(entry.step), hex8(crc32c(data))
     path = attempt.path / file
     durable.write(path, [data], sync=False)
-    new = replace(entry, path=path, size=len(data), file_crc=crc)
+    new = replace(entry, path=path, size=len(data), file_crc=crc, content=decoded.content)
     checkpoint.read(new, lambda key: decoded.layout, lambda step: bases[step])
     told = {"kind": "checkpoint", "file": file, "size": len(data), "file_crc": crc, "was_raw": True}
-    return _Coded(entry.path, path, {**record, **told})
+    return _Coded(entry.path, path, {**record, **told, "content": decoded.content})
 
 
 def _settle(attempt: Attempt, written: list[_Coded]) -> None:

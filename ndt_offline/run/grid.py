@@ -13,6 +13,7 @@ By Weyl's inequality every singular value of a rounded weight W + E is within ||
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +113,18 @@ def bounds(layout: Layout, exact: Vectors, coarse: Vectors) -> dict[str, Bound]:
             if error.any():
                 found[tensor.name] = _bound(error.reshape(tensor.shape or (1,)))
     return found
+
+
+def told_errors(
+    layout: Layout, exact: Vectors, coarse: Vectors
+) -> tuple[dict[str, str], dict[str, float]]:
+    """What rounding did: per tensor for the file, the worst for the journal."""
+    found = bounds(layout, exact, coarse)
+    worst = {
+        "error_max": max((b.absolute for b in found.values()), default=0.0),
+        "error_spectral": max((b.spectral for b in found.values()), default=0.0),
+    }
+    return {"bounds": json.dumps({n: [b.absolute, b.spectral] for n, b in found.items()})}, worst
 
 
 def to_grid(vector: Bytes, dtype: str, scales: Scales) -> npt.NDArray[Any]:

@@ -38,10 +38,10 @@ from ndt_offline.run.maintain import verify
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
 
 
-def with_raws(run: Path) -> tuple[Recorder, nn.Module, dict[int, str]]:
+def with_raws(run: Path, **options: object) -> tuple[Recorder, nn.Module, dict[int, str]]:
     """A recording at work whose ring was full for a while; and what it was given."""
     model = make_model()
-    record = Recorder(run, model, every=1)
+    record = Recorder(run, model, every=1, **options)
     states = {0: digest(model)}
     writer = record._delivery._handover._process
     os.kill(writer.pid, signal.SIGSTOP)
@@ -92,6 +92,21 @@ def test_a_larger_ring_is_not_waited_for_while_raw_ones_are_coded(tmp_path: Path
     assert_counted(run, record, states, raws)
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_raw_ones_are_rounded_where_the_recording_asked(tmp_path: Path, paused: bool) -> None:
+    run = tmp_path / "run"
+    record, _, states = with_raws(run, precision="q12")
+    raw = run / "attempts" / "0001" / "raw"
+    assert record.summary().raw > 20
+    if paused:
+        until(lambda: not list(raw.iterdir()))
+    record.close()
+    opened = open_run(run)
+    assert list(verify(opened)) == [] and list(raw.iterdir()) == []
+    assert opened.steps == list(states) and (opened.scalar("error_max") > 0.0).all()
+    assert not {entry.content for entry in opened.entries} & set(states.values())
+
+
 def test_what_was_coded_in_a_pause_is_counted_as_it_is_now(tmp_path: Path) -> None:
     record, model, states = with_raws(tmp_path / "run")
     until(lambda: not list((tmp_path / "run" / "attempts" / "0001" / "raw").iterdir()))
@@ -111,7 +126,7 @@ def test_raw_ones_that_cannot_be_coded_are_said(
 ) -> None:
     """The run is closed all the same, and the training is told."""
 
-    def failing(attempt: Path) -> Iterator[int]:
+    def failing(attempt: Path, digits: int | None) -> Iterator[int]:
         raise problem
         yield 0
 

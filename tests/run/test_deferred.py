@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_packing import contents, record
+from test_packing import contents, record, vectors_at
 
+from ndt_offline.errors import DamagedError
 from ndt_offline.replay.mark import SEGMENT
 from ndt_offline.run import deferred, durable, journal, reader
+from ndt_offline.run.attempt import ERRORS
 from ndt_offline.run.layout import LINE
 from ndt_offline.run.maintain import verify
 from ndt_offline.run.packing import pack_attempt
@@ -44,6 +47,58 @@ def test_raw_ones_are_coded_and_nothing_else_changes(tmp_path: Path, precision) 
     assert list(deferred.code_raw(attempt)) == []
     assert all(done.problem is None for done in pack_attempt(attempt))
     assert contents(run) == before and list(verify(open_run(run))) == []
+
+
+def test_raw_ones_are_rounded_as_their_writer_was_asked(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    attempt = record(run, range(60), raw=RAW, precision="q12")
+    before, was = contents(run), size(run)
+    assert list(deferred.code_raw(attempt, digits=12)) == list(RAW)
+    opened, after = open_run(run), contents(run)
+    assert list(verify(opened)) == [] and opened.problems == [] and raw_files(run) == []
+    assert {step for step in before if after[step] != before[step]} == set(RAW)
+    assert size(run) < 0.6 * was
+    largest, spectral = (opened.scalar(name) for name in ERRORS)
+    for step in RAW:
+        exact = vectors_at(step)
+        coarse = opened.checkpoint(step)
+        assert coarse["n"].numpy().tobytes() == exact["int64"].tobytes()
+        error = coarse["w"].numpy().ravel() - exact["float32"].view(np.float32).astype(np.float64)
+        rms = np.sqrt(np.mean(np.square(exact["float32"].view(np.float32), dtype=np.float64)))
+        assert 0 < np.abs(error).max() == largest[step] < 2**-11 * rms
+        norm = np.linalg.norm(error.reshape(coarse["w"].shape), 2)
+        assert 0.1 * spectral[step] < norm <= spectral[step]
+    assert all(done.problem is None for done in pack_attempt(attempt, small=True))
+    assert contents(run) == after and list(verify(open_run(run))) == []
+
+
+def test_values_beyond_the_grid_of_a_chain_begin_another(tmp_path: Path, monkeypatch) -> None:
+    scales = {step: 2.0 ** (40 * (step >= 20)) for step in range(40)}
+    monkeypatch.setattr("test_packing.vectors_at", lambda step: scaled(step, scales[step]))
+    attempt = record(tmp_path / "run", range(40), raw=tuple(range(40)), precision="q12")
+    list(deferred.code_raw(attempt, digits=12))
+    opened = open_run(tmp_path / "run")
+    assert list(verify(opened)) == []
+    largest = opened.scalar(ERRORS[0])
+    assert largest[20:].min() > 2.0**30 * largest[:20].max() > 0
+
+
+def scaled(step: int, scale: float) -> dict[str, np.ndarray]:
+    vectors = vectors_at(step)
+    values = vectors["float32"].view(np.float32) * np.float32(scale)
+    return {**vectors, "float32": values.view(np.uint8)}
+
+
+def test_who_opened_the_run_before_it_was_rounded_is_told(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    attempt = record(run, range(60), raw=RAW, precision="q12")
+    earlier = open_run(run)
+    list(deferred.code_raw(attempt, digits=12))
+    decoder = Decoder(run, earlier.entries)
+    with pytest.raises(DamagedError, match=r"rounded meanwhile .* same command again"):
+        decoder.read(earlier.entry(RAW[0]))
+    untouched = earlier.entry(next(step for step in range(60) if step not in RAW))
+    assert decoder.read(untouched).content == untouched.content
 
 
 def test_every_chain_is_read_in_one_pass(tmp_path: Path, monkeypatch) -> None:
