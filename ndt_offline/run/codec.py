@@ -23,6 +23,7 @@ import numpy as np
 from ndt_offline.errors import DamagedError, RefusedError
 from ndt_offline.run import container, entropy, prediction
 from ndt_offline.run.grid import Scales, from_grid, scales_of, to_grid
+from ndt_offline.run.integers import width
 from ndt_offline.run.layout import ITEMSIZE, Bytes, Layout, Vectors, aligned
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], Any]]  # bytes: any buffer
@@ -153,7 +154,7 @@ def _encode_vector(
         return [], b""
     chain = [[], ["previous"], ["linear"]][len(bases)]
     if chain:
-        signed = prediction.width(dtype) > 1
+        signed = width(dtype) > 1
         values = prediction.residuals(vector, bases, dtype, scales, signed)
         chain = [*chain, "signed"] if signed else chain
     elif scales:
@@ -193,7 +194,7 @@ def _decode_vector(
         plain[:] = coded
         return plain
     filters, coder = _split(chain, dtype)
-    kind = f"i{prediction.width(dtype)}" if "signed" in filters else _unsigned(dtype)
+    kind = f"i{width(dtype)}" if "signed" in filters else _unsigned(dtype)
     count = size // np.dtype(kind).itemsize
     if coder == "pco":
         values = entropy.pco_decode(coded, kind, count)
@@ -229,4 +230,4 @@ def _split(chain: Any, dtype: str) -> tuple[list[str], str]:
 
 
 def _unsigned(dtype: str) -> str:
-    return f"u{prediction.width(dtype)}"
+    return f"u{width(dtype)}"

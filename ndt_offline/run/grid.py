@@ -135,7 +135,7 @@ def to_grid(vector: Bytes, dtype: str, scales: Scales) -> npt.NDArray[Any]:
         if exponent is None:
             out[part] = values[part].view(out.dtype)
         else:
-            out[part] = np.rint(np.ldexp(values[part], -exponent))
+            out[part] = np.rint(values[part] * _power(-exponent, dtype))
     return out
 
 
@@ -146,8 +146,13 @@ def from_grid(integers: npt.NDArray[Any], dtype: str, scales: Scales) -> Bytes:
         if exponent is None:
             out[part].view(integers.dtype)[:] = integers[part]
         else:
-            out[part] = np.ldexp(integers[part].astype(dtype), exponent)
+            out[part] = integers[part].astype(dtype) * _power(exponent, dtype)
     return out.view(np.uint8)
+
+
+def _power(exponent: int, dtype: str) -> Any:
+    """2^exponent, with which a product is exact: `EXPONENTS` keep it a normal number."""
+    return np.dtype(dtype).type(2.0**exponent)
 
 
 def _exponent(values: npt.NDArray[Any], digits: int) -> int | None:

@@ -1,8 +1,6 @@
 """Prediction of a checkpoint from the two before it, in integers alone.
 
-A vector is read as *ordered integers* o: for floats the bits with the magnitude inverted where the
-sign is set, so that neighbouring numbers are neighbouring integers; integers as they are; values
-on a grid (see `grid`) as multiples of its step. With o1, o2 the two checkpoints before,
+A vector is read as ordered integers o (see `integers`). With o1, o2 the two checkpoints before,
 
     linear    residual = o - (o1 + ((o1 - o2) >> 1))      half of the last change goes on
     previous  residual = o - o1
@@ -14,23 +12,28 @@ Signed residuals are coded as they are; unsigned ones are zigzag(residual), whic
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ndt_offline.run.grid import Scales, from_grid, to_grid
-from ndt_offline.run.layout import ITEMSIZE, Bytes, aligned
-
-Integers = npt.NDArray[Any]
+from ndt_offline.run.grid import Scales, from_grid
+from ndt_offline.run.integers import (
+    BLOCK,
+    KEPT,
+    Integers,
+    buffers,
+    is_float,
+    on_grid,
+    order,
+    ordered_of,
+    remember,
+    width,
+)
+from ndt_offline.run.layout import Bytes, aligned
 
 NEEDS = {"previous": 1, "linear": 2}  # checkpoints before, by the name of the filter
-_local = threading.local()
 _fused: Callable[..., None] | None = None
-KEPT, MEMORY = 16 * 2**20, 4  # bytes of a vector whose ordered integers are kept; how many
-BLOCK = 131_072  # elements at a time: large vectors stay in the cache
 # While a training runs: passes over more than the second-level cache slow its core by a fifth.
 BESIDE = 16_384
 
@@ -51,11 +54,6 @@ def fuse() -> None:
         return
     if found.tobytes() == expected.tobytes():
         _fused = fused.restore
-
-
-def width(dtype: str) -> int:
-    """Bytes of the integers of a dtype; a complex number is two floats."""
-    return ITEMSIZE[dtype] // (2 if dtype.startswith("complex") else 1)
 
 
 def residuals(
@@ -118,7 +116,7 @@ def restore_expected(
 ) -> Bytes:
     """As `restore`, where the prediction is known already."""
     found = _Found(residual.view(predicted.dtype), dtype, scales)
-    scratch = _buffers(1, predicted.dtype)[0]
+    scratch = buffers(1, predicted.dtype)[0]
     for start in range(0, len(residual), BLOCK):
         part = slice(start, min(start + BLOCK, len(residual)))
         spare = scratch[: part.stop - start]
@@ -132,20 +130,22 @@ class _Found:
 
     def __init__(self, ordered: Integers, dtype: str, scales: Scales | None) -> None:
         self.ordered, self._dtype, self._scales = ordered, dtype, scales
-        self._float = scales is None and _is_float(dtype)
-        self._kept = self._float and ordered.nbytes <= KEPT
-        self._bits = aligned(len(ordered), ordered.dtype) if self._kept else ordered
+        self._float = scales is None and is_float(dtype)
+        self._kept = (self._float or bool(scales)) and ordered.nbytes <= KEPT
+        own = self._float and self._kept
+        self._bits = aligned(len(ordered), ordered.dtype) if own else ordered
 
     def settle(self, part: slice, scratch: Integers) -> None:
         if self._float:
-            _order(self.ordered[part], self._bits[part], scratch)
+            order(self.ordered[part], self._bits[part], scratch)
 
     def vector(self) -> Bytes:
         if self._scales:
-            return from_grid(self.ordered, self._dtype, self._scales)
-        vector = self._bits.view(np.uint8)
+            vector = from_grid(self.ordered, self._dtype, self._scales)
+        else:
+            vector = self._bits.view(np.uint8)
         if self._kept:
-            _remember(vector, self.ordered)
+            remember(vector, self.ordered, self._scales)
         return vector
 
 
@@ -187,69 +187,22 @@ def _bit_length(size: Integers) -> Integers:
 def _blocks(vectors: Sequence[Bytes], dtype: str, scales: Scales | None, block: int = BLOCK) -> Any:
     """Slices, two buffers to change, and the ordered integers of every vector there, to be read."""
     kind = np.dtype(f"i{width(dtype)}")
-    turned = scales is None and _is_float(dtype)
+    turned = scales is None and is_float(dtype)
     if scales:
-        typed = [to_grid(vector, dtype, scales) for vector in vectors]
+        typed = [on_grid(vector, dtype, scales) for vector in vectors]
     else:
         typed = [
-            _ordered(v, kind, block) if turned and v.nbytes <= KEPT else v.view(kind)
+            ordered_of(v, kind, block) if turned and v.nbytes <= KEPT else v.view(kind)
             for v in vectors
         ]
     size = len(typed[0])
-    buffers = _buffers(len(typed) + 2, kind, block)
+    rows = buffers(len(typed) + 2, kind, block)
     for start in range(0, size, block):
         part = slice(start, min(start + block, size))
-        scratch, spare, *here = buffers[:, : part.stop - start]
+        scratch, spare, *here = rows[:, : part.stop - start]
         if turned and vectors[0].nbytes > KEPT:
             for buffer, vector in zip(here, typed, strict=True):
-                _order(vector[part], buffer, scratch)
+                order(vector[part], buffer, scratch)
         else:
             here = [vector[part] for vector in typed]
         yield part, scratch, spare, here
-
-
-def _ordered(vector: Bytes, kind: np.dtype[Any], block: int) -> Integers:
-    """The ordered integers of a vector, remembered: it is looked at three times in a chain."""
-    for known, ordered in _known():
-        if known is vector and ordered.dtype == kind:
-            return ordered
-    bits = vector.view(kind)
-    ordered, scratch = np.empty_like(bits), _buffers(1, kind, block)[0]
-    for start in range(0, len(bits), block):
-        part = slice(start, min(start + block, len(bits)))
-        _order(bits[part], ordered[part], scratch[: part.stop - start])
-    _remember(vector, ordered)
-    return ordered
-
-
-def _remember(vector: Bytes, ordered: Integers) -> None:
-    known = _known()
-    known.append((vector, ordered))
-    del known[:-MEMORY]
-
-
-def _known() -> list[tuple[Bytes, Integers]]:
-    """Of this thread. A vector that was coded or decoded is not changed any more."""
-    if not hasattr(_local, "known"):
-        _local.known = []
-    known: list[tuple[Bytes, Integers]] = _local.known
-    return known
-
-
-def _buffers(rows: int, dtype: np.dtype[Any], block: int = BLOCK) -> Integers:
-    """Memory kept by the thread: fresh pages at every call would cost as much as the sums."""
-    kept = getattr(_local, "kept", None)
-    if kept is None:
-        kept = _local.kept = np.empty(5 * BLOCK, np.int64)
-    return kept.view(dtype)[: rows * block].reshape(rows, block)
-
-
-def _order(bits: Integers, out: Integers, scratch: Integers) -> None:
-    """Bits of floats <-> ordered integers: the map is its own inverse."""
-    np.right_shift(bits, 8 * bits.itemsize - 1, out=scratch)
-    scratch &= np.iinfo(bits.dtype).max
-    np.bitwise_xor(bits, scratch, out=out)
-
-
-def _is_float(dtype: str) -> bool:
-    return "float" in dtype or dtype.startswith("complex")

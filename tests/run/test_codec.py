@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numcodecs import Shuffle, Zstd
 
 from ndt_offline.errors import DamagedError, NdtError, RefusedError
-from ndt_offline.run import codec, container, entropy, prediction
+from ndt_offline.run import codec, container, entropy, integers, prediction
 from ndt_offline.run.layout import ITEMSIZE, Layout
 
 FLOATS = ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "complex64")
@@ -28,7 +28,7 @@ def tensors_of(data: dict[str, tuple[str, np.ndarray]]) -> dict:
 def walk(dtype: str, count: int, steps: int, seed: int) -> list[np.ndarray]:
     """Bytes of a slowly moving vector: random bits at first, then small changes of the bits."""
     rng = np.random.default_rng(seed)
-    width = prediction.width(dtype)
+    width = integers.width(dtype)
     bits = rng.integers(0, 256, count * ITEMSIZE[dtype], np.uint8).view(f"u{width}")
     out = []
     for _ in range(steps):
@@ -52,7 +52,7 @@ def test_every_dtype_comes_back_bit_for_bit(dtype: str, count: int) -> None:
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_special_values_come_back(dtype: str) -> None:
-    width = prediction.width(dtype)
+    width = integers.width(dtype)
     top = 1 << (8 * width - 1)
     special = [0, top, top - 1, 2 * top - 1, 1, top + 1, top // 2, top - 2, top | (top // 2)]
     rng = np.random.default_rng(1)

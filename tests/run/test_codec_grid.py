@@ -103,3 +103,21 @@ def test_odd_precisions_and_grids_are_refused() -> None:
     for exponents in ([1], [1, "2"], [1, 10_000], "no", [True, 1]):
         with pytest.raises(RefusedError):
             grid.scales_of(LAYOUT, exponents, "float32")
+
+
+@pytest.mark.parametrize("dtype", sorted(grid.GRIDDED))
+def test_products_with_powers_are_exact(dtype: str) -> None:
+    """To the grid and back is what ldexp gives, at the ends of the exponents too."""
+    low, high = grid.EXPONENTS[dtype]
+    rng = np.random.default_rng(0)
+    for exponent in (low, low + 1, -30, -1, 0, 17, high - 1, high):
+        steps = rng.integers(-(2**22), 2**22 + 1, 2000).astype(f"i{grid.GRIDDED[dtype]}")
+        steps[:3] = 0, 2**22, -(2**22)
+        with np.errstate(over="ignore"):
+            expected = np.ldexp(steps.astype(dtype), exponent)
+            found = grid.from_grid(steps, dtype, [(slice(0, 2000), exponent)])
+        assert found.tobytes() == expected.tobytes()
+        near = np.ldexp(rng.uniform(-8, 8, 2000), exponent).astype(dtype)
+        near[:4] = -0.0, np.finfo(dtype).tiny / 4, np.ldexp(0.5, exponent), np.ldexp(-1.5, exponent)
+        multiples = grid.to_grid(near.view(np.uint8), dtype, [(slice(0, 2000), exponent)])
+        assert (multiples == np.rint(np.ldexp(near.astype(np.longdouble), -exponent))).all()
