@@ -20,12 +20,12 @@ def follow(
     idle: float = IDLE,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Run]:
-    """Yield the run at once, and again whenever it has new checkpoints.
+    """Yield the run at once, and again whenever it has other checkpoints: new ones, or rounded.
 
     Ends when its newest attempt was closed, or after `idle` seconds without news. A run that has
     no checkpoint yet is waited for.
     """
-    seen: tuple[int, int] | None = None
+    seen: int | None = None
     quiet = 0.0
     while quiet <= idle:
         news = _look(path)
@@ -46,12 +46,12 @@ def is_closed(run: Run) -> bool:
     return run.attempts[-1].closed
 
 
-def _look(path: str | Path) -> tuple[tuple[int, int], Run] | None:
-    """((checkpoints, last step), run), or None where there is no checkpoint yet."""
+def _look(path: str | Path) -> tuple[int, Run] | None:
+    """(hash of what the checkpoints are, run), or None where there is no checkpoint yet."""
     try:
         run = open_run(path)
     except UsageError:
         if not locate(path).is_dir():
             raise
         return None
-    return (len(run.entries), run.entries[-1].step), run
+    return hash(tuple((entry.step, entry.content) for entry in run.entries)), run

@@ -135,22 +135,22 @@ class Recorder:
         delivery = self._delivery
         if delivery is None:
             return
-        done = self.step + 1 if step is None else self._updates(step)
-        if done is None:
-            return
-        due = self.due(done)
+        quiet = not (delivery.flights or delivery.closed)
         # Most calls end here: after an update every line of code has to come from memory again.
-        if not (due or delivery.flights or delivery.closed):
-            self.step = done
+        if quiet and step is None and not self.due(self.step + 1):
+            self.step += 1
             return
         if os.getpid() != self._process:  # a system call
             return
         if delivery.closed:
             self.policy.warn("closed", "it is closed: nothing is recorded", "make a new Recorder")
             return
+        done = self.step + 1 if step is None else self._updates(step)
+        if done is None:
+            return
         self.step = done
         delivery.collect()
-        if not due:
+        if not self.due(done):
             return
         started = time.perf_counter()
         norm = self._measured_norm() if grad_norm is None else grad_norm

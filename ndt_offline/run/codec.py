@@ -167,7 +167,8 @@ def _encode_vector(
         order = entropy.by_class(prediction.expect(bases, dtype, scales)[1])
         page = entropy.PAGES["grid" if scales else "exact"]
         ways.append(([*chain, "sorted", "pco"], entropy.pco_encode(values[order], page)))
-    if len(ways) == 1 or values.itemsize > 2:
+    # Where hardly anything changed, the pages of the sorted ones cost more than what is in them.
+    if len(ways) == 1 or values.itemsize > 2 or len(ways[1][1]) < len(vector) >> 6:
         ways.append(_coded(values, chain))
     chain, coded = min(ways, key=lambda way: len(way[1]))
     return chain, bytes(coded)

@@ -79,6 +79,6 @@ def by_class(classes: Bytes) -> npt.NDArray[np.intp]:
 
 
 def unsorted(values: Integers, order: npt.NDArray[np.intp]) -> Integers:
-    out = np.empty_like(values)
+    out: Integers = aligned(len(values), values.dtype)
     out[order] = values
     return out

@@ -230,7 +230,7 @@ def test_a_recorder_that_was_left_open_is_closed_by_the_next(tmp_path: Path) -> 
         train(3).close()
     assert [attempt.closed for attempt in open_run(tmp_path / "run").attempts] == [True, True]
     with pytest.warns(RuntimeWarning, match="it is closed: nothing is recorded"):
-        left(loss=1.0)
+        left(loss=1.0, step=2)  # said first, though steps must increase
     left(loss=1.0)  # said once
     assert len(recorded(tmp_path / "run")) == 4
     assert not list(tmp_path.rglob("raw/*"))
@@ -325,11 +325,13 @@ def test_an_interrupt_costs_no_slot(tmp_path: Path) -> None:
 def test_a_forked_copy_does_nothing(tmp_path: Path) -> None:
     model = make_model()
     record = Recorder(tmp_path / "run", model, every=1)
+    said = len(record.policy._warned)
     if (child := os.fork()) == 0:
         record(step=77)
         record.close()
-        os._exit(0)
-    os.waitpid(child, 0)
+        record(step=0)  # neither too low nor closed: not its business
+        os._exit(len(record.policy._warned) - said)
+    assert os.waitpid(child, 0)[1] == 0
     record()
     record.close()
     assert list(recorded(tmp_path / "run")) == [0, 1]

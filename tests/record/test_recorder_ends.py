@@ -26,6 +26,7 @@ from recorded_training import (
 from torch import nn
 
 from ndt_offline import Recorder, open_run
+from ndt_offline.execute.watch import follow
 from ndt_offline.record import handover, rawfile, writer_process
 from ndt_offline.record.attempts import history, keep_layout, open_attempt, open_run_folder
 from ndt_offline.record.leftovers import take_over
@@ -105,6 +106,16 @@ def test_raw_ones_are_rounded_where_the_recording_asked(tmp_path: Path, paused: 
     assert list(verify(opened)) == [] and list(raw.iterdir()) == []
     assert opened.steps == list(states) and (opened.scalar("error_max") > 0.0).all()
     assert not {entry.content for entry in opened.entries} & set(states.values())
+
+
+def test_who_watches_sees_what_was_rounded(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    record, _, _ = with_raws(run, precision="q12")
+    seen = follow(run, poll=0.05, idle=60)
+    first = next(seen)
+    record.close()
+    last = [first, *seen][-1]
+    assert [e.content for e in last.entries] == [e.content for e in open_run(run).entries]
 
 
 def test_what_was_coded_in_a_pause_is_counted_as_it_is_now(tmp_path: Path) -> None:

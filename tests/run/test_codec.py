@@ -144,6 +144,13 @@ def test_elements_of_two_bytes_are_sorted_by_default() -> None:
     assert (found["bfloat16"] == vectors[3]["bfloat16"]).all()
 
 
+def test_what_does_not_change_takes_no_room() -> None:
+    vector = np.random.default_rng(0).integers(0, 2**16, 2**18).astype(np.uint16).view(np.uint8)
+    layout = Layout.of({"w": ("bfloat16", (2**18,))}, {})
+    before = [{"bfloat16": vector}] * 2
+    assert len(codec.encode_vectors(layout, {"bfloat16": vector.copy()}, before, {})) < 500
+
+
 def test_small_coding_is_smaller_and_equal() -> None:
     vectors = [{"float32": v.view(np.uint8)} for v in drifting(1e-3)]
     layout = Layout.of({"w": ("float32", (40_000,))}, {})
