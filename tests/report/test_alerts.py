@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndt_offline.errors import UsageError
-from ndt_offline.report.alerts import check_rules, parse_rule
+from ndt_offline.relate.signatures import SIGNATURES
+from ndt_offline.report.alerts import MET, check_rules, parse_rule
 from ndt_offline.report.failures import Signature
 
 from .conftest import Made
@@ -73,7 +74,8 @@ def test_any_text_is_a_rule_or_a_usage_error(text: str) -> None:
         rule = parse_rule(text)
     except UsageError:
         return
-    assert rule.sign in ("<", "<=", ">", ">=", "==", "!=")
+    named = rule.sign == MET and rule.quantity in SIGNATURES
+    assert named or rule.sign in ("<", "<=", ">", ">=", "==", "!=")
 
 
 def test_a_missing_value_meets_only_unequal() -> None:
