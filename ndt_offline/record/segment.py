@@ -33,9 +33,7 @@ def on_grid(
     segment: Segment, number: int, layout: Layout, vectors: Vectors, digits: int
 ) -> tuple[Segment, Vectors]:
     """The vectors rounded to the segment's grid; a new segment where they do not fit it."""
-    if segment.grid is not None and not grid.fits(vectors, segment.grid, layout):
+    known, coarse = grid.round_to(segment.grid, layout, vectors, digits)
+    if segment.grid is not None and known is not segment.grid:
         segment = Segment(number, layout.key)
-    if segment.grid is None:
-        segment = replace(segment, grid=grid.choose(layout, vectors, digits))
-    assert segment.grid is not None
-    return segment, grid.rounded(vectors, segment.grid, layout)
+    return replace(segment, grid=known), coarse

@@ -4,7 +4,8 @@ Raw checkpoints are coded on the raw ones shortly before them, never on those th
 coded: each chain stays a line, and a reader needs two checkpoints of each. Order: the new file,
 durable and decoded again from disk; its line in the journal; only then the raw file goes. Killed
 anywhere, every checkpoint is in one place or the other, and the next pass goes on. A reader who
-finds the raw file gone asks the journal again (see `Decoder`).
+finds the raw file gone asks the journal again (see `Decoder`); where the checkpoint was rounded, he
+is told to begin again.
 """
 
 from __future__ import annotations
@@ -120,12 +121,11 @@ def _is_raw(attempt: Attempt, entry: Entry) -> bool:
 
 def _on_grid(chain: _Chain, decoded: Decoded, digits: int) -> tuple[_Chain, Decoded]:
     """The checkpoint rounded to the chain's grid; a new chain where it does not fit."""
-    layout, exact = decoded.layout, decoded.vectors
+    layout = decoded.layout
     known = chain.grid if chain.layout == layout.key else None
-    if known is None or not grid.fits(exact, known, layout):
-        known = grid.choose(layout, exact, digits)
-        chain = _Chain(grid=known, layout=layout.key)
-    coarse = grid.rounded(exact, known, layout)
+    found, coarse = grid.round_to(known, layout, decoded.vectors, digits)
+    if found is not known:
+        chain = _Chain(grid=found, layout=layout.key)
     return chain, replace(decoded, vectors=coarse, content=content(layout, coarse))
 
 

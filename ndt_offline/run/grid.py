@@ -98,6 +98,15 @@ def rounded(vectors: Vectors, grid: dict[str, list[int | None]], layout: Layout)
     return out
 
 
+def round_to(
+    known: dict[str, list[int | None]] | None, layout: Layout, vectors: Vectors, digits: int
+) -> tuple[dict[str, list[int | None]], Vectors]:
+    """The grid that is known, or where there is none that holds the vectors another; and them."""
+    if known is None or not fits(vectors, known, layout):
+        known = choose(layout, vectors, digits)
+    return known, rounded(vectors, known, layout)
+
+
 def bounds(layout: Layout, exact: Vectors, coarse: Vectors) -> dict[str, Bound]:
     """Per tensor that was changed: the largest error, and a bound of its spectral norm.
 
