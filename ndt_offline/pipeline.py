@@ -16,7 +16,7 @@ from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import check_time, make_job, ready_store
+from ndt_offline.execute.readiness import check_time, is_compiled, make_job, ready_store
 from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
@@ -200,7 +200,9 @@ def _replay(
     device: str,
 ) -> str:
     """Bring the store to the run's present rows, and every row to `done`; returns its token."""
-    job = make_job(setup, store, measures=plan.measures, device=_device(device, executor))
+    device = _device(device, executor)
+    compiled = is_compiled(setup, plan, store, device)
+    job = make_job(setup, store, measures=plan.measures, device=device, compiled=compiled)
     ready_store(job, plan)
     if not plan.blocks:
         return job.token

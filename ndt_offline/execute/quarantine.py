@@ -33,7 +33,6 @@ def isolate(job: Job, block: Block) -> BlockReport:
 
     Raises NdtError where nothing in the block can be computed, or a child cannot even start.
     """
-    job = replace(job, lanes=False)  # what they load does not pay for one block
     given_up = dict(block.given_up)
     blank: Counter[str] = Counter()
     while True:

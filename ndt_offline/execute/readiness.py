@@ -13,15 +13,19 @@ from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.plan import Plan
 from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.device import find_device
+from ndt_offline.replay.gain import is_worth
 from ndt_offline.replay.history import depends
 from ndt_offline.replay.job import Job, Limits
 from ndt_offline.replay.mark import space_keys
+from ndt_offline.replay.processors import cores
 from ndt_offline.replay.setup import Setup, layers_of
 from ndt_offline.storage.location import locate
 from ndt_offline.store.growth import as_text, grow, make_store, open_store, same_rows
 from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
 from ndt_offline.store.ownership import WRITER, take, write_attributes
+from ndt_offline.store.schema import open_root
 
+COMPILED = "compiled"  # attribute of a store's root
 FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
 
@@ -31,6 +35,7 @@ def make_job(
     limits: Limits | None = None,
     measures: Mapping[str, str] | None = None,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> Job:
     """What a process must know to replay; paths are absolute, because workers stand elsewhere."""
     from dataclasses import replace
@@ -39,8 +44,15 @@ def make_job(
     setup = replace(setup, run=str(locate(setup.run).absolute()), config=config)
     return Job(
         setup, str(store.absolute()), space_keys(setup), limits or Limits(),
-        measures=dict(measures or {}), device=device,
+        measures=dict(measures or {}), device=device, compiled=compiled,
     )  # fmt: skip
+
+
+def is_compiled(setup: Setup, plan: Plan, store: Path, device: str) -> bool:
+    """Whether what numba compiles is used: in a new store where it pays, in others as before."""
+    if plan.create:
+        return device == "cpu" and is_worth(setup, plan.todo // cores())
+    return bool(open_root(store).attrs.get(COMPILED))
 
 
 def check_time(setup: Setup, device: str = "cpu", limits: Limits | None = None) -> None:
@@ -77,7 +89,7 @@ def ready_store(job: Job, plan: Plan) -> None:
         forget(root[name], plan.lost)
     _ready_measures(root, job, plan)
     devices = sorted({*(root.attrs.get("devices") or []), job.device.partition(":")[0]})
-    about = {WRITER: job.token, "setup": setup.about(), "devices": devices}
+    about = {WRITER: job.token, "setup": setup.about(), "devices": devices, COMPILED: job.compiled}
     write_attributes(root, store, about, None if plan.create else job.token)
 
 

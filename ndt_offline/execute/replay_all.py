@@ -15,7 +15,6 @@ from ndt_offline.execute.guard import CAN_FORK, Died, Guard, Told
 from ndt_offline.execute.quarantine import isolate
 from ndt_offline.execute.spread import Spread
 from ndt_offline.replay.device import gpus
-from ndt_offline.replay.gain import MEMORY, is_worth
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
 
@@ -37,13 +36,7 @@ class Executor(Protocol):
 
 def in_process(job: Job, blocks: Sequence[Block], told: Told) -> Reports:
     """One after another: what a short analysis wants. A block that kills is run again alone."""
-    yield from _one_by_one(_with_lanes(job, blocks), blocks, told)
-
-
-def _with_lanes(job: Job, blocks: Sequence[Block], processes: int = 1) -> Job:
-    """The job, with lanes where that many processes have enough to do."""
-    rows = sum(len(block.todo) for block in blocks) // max(processes, 1)
-    return replace(job, lanes=job.device == "cpu" and is_worth(job.setup, rows))
+    yield from _one_by_one(job, blocks, told)
 
 
 def _one_by_one(
@@ -123,11 +116,8 @@ class Automatic:
         count = best_workers(Estimate(left, len(rest), peak, 0), self.workers)
         patience = min(job.limits.seconds, max(120.0, SLOWEST * each))
         job = replace(job, limits=replace(job.limits, seconds=patience))
-        fast = _with_lanes(job, rest, count)
-        if fast.lanes:
-            count = best_workers(Estimate(left, len(rest), peak + MEMORY, 0), self.workers)
         if count < 2 or left * each < WORTH:
-            yield from _one_by_one(_with_lanes(job, rest), rest, told)
+            yield from _one_by_one(job, rest, told)
             return
         about = f"{count} processes for about {duration(left * each / count)} of work"
         with closing(Ahead(count, self.verbose)) as cluster:
@@ -139,7 +129,7 @@ class Automatic:
             if rest:
                 client = cluster.client
                 self.say(f"{about}; dashboard: {client.dashboard_link}")
-                yield from Spread(client)(fast, rest, told)
+                yield from Spread(client)(job, rest, told)
 
     def _on_gpus(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
         """In this process, or in one per GPU where there is enough for several."""
@@ -184,7 +174,6 @@ class Cluster:
     def __call__(self, job: Job, blocks: Sequence[Block], told: Told) -> Reports:
         with remote_client(self.address, self.file, verbose=self.verbose) as client:
             where = client.scheduler.address
-            job = _with_lanes(job, blocks, len(client.nthreads()))
             self.say(f"scheduler {where}; dashboard: {client.dashboard_link}")
             if is_open(where):
                 self.say(f"{where} is not encrypted: whoever reaches it can run code there")

@@ -28,6 +28,7 @@ from ndt_offline.replay.ledger import stored_parts
 from ndt_offline.replay.mark import Block, BlockReport, bad_mark, row_mark
 from ndt_offline.replay.setup import Setup
 from ndt_offline.replay.survey import Survey
+from ndt_offline.replay.tridiagonal import find_reduction
 from ndt_offline.replay.witness import FAULTS, Watch, make_witness
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Decoder, Run
@@ -64,7 +65,9 @@ class BlockRunner:
         self._replayer = cache(self._make_replayer)
         self._batches = cache(self._make_batches)
         self._group = Group()
-        self._lanes = make_lanes() if job.lanes and self._device == "cpu" else None
+        compiled = job.compiled and self._device == "cpu"
+        self._lanes = make_lanes() if compiled else None
+        self._reduction = find_reduction() if compiled else None
         self._measures = choose_measures(tuple(job.measures))
         self._witness = make_witness(self._run, self._setup, self._measures, self._pass)
 
@@ -225,7 +228,7 @@ class BlockRunner:
 
     def _make_replayer(self, spaces: frozenset[str], watched: bool) -> Replayer:
         reached = spaces | {"activations"} if watched else spaces
-        return Replayer(self._run, only(self._setup, reached), spaces)
+        return Replayer(self._run, only(self._setup, reached), spaces, self._reduction)
 
     def _none(self, problem: str) -> Row:
         row = Row.empty(self._setup.spaces)

@@ -50,7 +50,7 @@ def split_values(
     """
     head, tail = np.tril(factor[:rank, :rank]), factor[rank:, :rank]
     top = np.asfortranarray(head.T @ head + tail.T @ tail)
-    large = np.sqrt(np.maximum(eigenvalues(top), 0.0))[::-1]
+    large = np.sqrt(np.maximum(eigenvalues(top, work.reduction), 0.0))[::-1]
     coefficients = blas.dtrsm(1.0, head, tail, side=1, lower=1)  # X' = L21 L11^-1 [q, r]
     # Columns in the order of memory are gathered twice as fast.
     first, last = np.argsort(order[:rank]), np.argsort(order[rank:])

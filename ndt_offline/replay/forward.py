@@ -16,7 +16,7 @@ from ndt_offline.replay.product import product_values
 from ndt_offline.replay.setup import Setup
 from ndt_offline.replay.spectra import begin
 from ndt_offline.replay.tridiagonal import Form
-from ndt_offline.replay.workspace import Workspace
+from ndt_offline.replay.workspace import Reduction, Workspace
 from ndt_offline.run.checkpoint import Decoded
 from ndt_offline.run.reader import Run
 from ndt_offline.run.tensors import to_torch
@@ -62,15 +62,22 @@ class Replayer:
     """Graph and probe, loaded once per process, and what to measure in every checkpoint.
 
     reduced: the spaces whose matrices are reduced to their spectra; others are only watched.
+    reduction: what small matrices are reduced with, if not LAPACK.
     """
 
     size = 1  # checkpoints at once
 
-    def __init__(self, run: Run, setup: Setup, reduced: frozenset[str] = frozenset(SPACES)) -> None:
+    def __init__(
+        self,
+        run: Run,
+        setup: Setup,
+        reduced: frozenset[str] = frozenset(SPACES),
+        reduction: Reduction | None = None,
+    ) -> None:
         # One thread: more never helped here and can cost several times under load.
         torch.set_num_threads(1)
         self.setup, self._reduced = setup, reduced
-        self._work = Workspace()
+        self._work = Workspace(reduction)
         self._capture = Capture(run, setup) if setup.activations else None
         self.graph = self._capture.graph if self._capture else None
 

@@ -30,7 +30,8 @@ class Job:
         somewhere, finds another token there and writes nothing.
     device: what replays, as `device.find_device` reads it where the work is done. It is no part
         of any key: results differ as they do between processors, by rounding.
-    lanes: whether there is enough to do to solve the layers of several checkpoints together.
+    compiled: whether small matrices are reduced, and layers of several checkpoints solved together,
+        by what numba compiles. It rounds otherwise, so it is the same for all of a store's life.
     """
 
     setup: Setup
@@ -40,7 +41,7 @@ class Job:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     measures: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
-    lanes: bool = False
+    compiled: bool = False
 
     def check_token(self) -> None:
         """Raise NdtError where the store belongs to another analysis by now."""

@@ -114,11 +114,11 @@ def _alive_values(
     if side >= RANK_FIRST:
         rank, factor, order = numerical_rank(gram, work)
     if rank == side and waits and side in SIDES:
-        return tridiagonal(gram)  # who waits does not come back to it
+        return tridiagonal(gram, work.reduction)  # who waits does not come back to it
     if rank == side:
         reduced = work.take("second", side, side, "F")
         np.copyto(reduced, gram)
-        values = trusted(eigenvalues(reduced))
+        values = trusted(eigenvalues(reduced, work.reduction))
         if values is not None:
             return values
         rank, factor, order = numerical_rank(gram, work)

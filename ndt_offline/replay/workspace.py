@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Reduction = Callable[[Array, Array, Array], None]  # see `householder.reduce`
 
 ELEMENTS = 1 << 19  # of a slice in float64: 4 MB, which stays in the cache while it is used
 SHORTEST = 512  # of a slice along the long side: shorter ones make BLAS slow
@@ -19,9 +20,11 @@ class Workspace:
 
     A new large array costs page faults at every checkpoint, which is up to half of a small
     layer's time. Contents are whatever was left there. Not for two threads at once.
+    reduction: what small matrices are reduced with, if not LAPACK.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reduction: Reduction | None = None) -> None:
+        self.reduction = reduction
         self._buffers: dict[str, Array] = {}
 
     def take(self, purpose: str, rows: int, columns: int, order: str = "C") -> Array:

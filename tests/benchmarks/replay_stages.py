@@ -18,6 +18,7 @@ from ndt_offline.replay.capture import Factors
 from ndt_offline.replay.forward import Replayer
 from ndt_offline.replay.lanes import make_lanes
 from ndt_offline.replay.setup import Parameters, prepare
+from ndt_offline.replay.tridiagonal import find_reduction
 from ndt_offline.run.reader import Decoder
 
 Spent = dict[str, list[tuple[float, float]]]  # stage -> [(CPU, wall) seconds]
@@ -45,6 +46,8 @@ class Bench:
         self.decoder = Decoder(self.run.path, self.run.entries)
         self.replayer = Replayer(self.run, self.setup)
         self.lanes, self._ahead = make_lanes(), Decoder(self.run.path, self.run.entries)
+        reduction = find_reduction() if self.lanes else None
+        self._compiled = Replayer(self.run, self.setup, reduction=reduction)
         self.layers: list[Layer] = []
 
     @property
@@ -52,14 +55,14 @@ class Bench:
         return [matrix.numpy() for matrix, _ in self.layers]
 
     def whole(self, row: int, lanes: bool = False) -> None:
-        waiting = self.lanes if lanes else None
-        self.replayer.measure(self.decoder.read(self.run.entries[row]), None, waiting)
+        replayer, waiting = (self._compiled, self.lanes) if lanes else (self.replayer, None)
+        replayer.measure(self.decoder.read(self.run.entries[row]), None, waiting)
 
     def together(self, row: int, spent: Spent) -> None:
         """As `whole`, the layers of 16 checkpoints solved in lanes, which one of them pays for."""
         self._ahead.read(self.run.entries[row - 1])  # what it builds on, as in `whole`
         with timed(spent, "whole, in lanes"):
-            self.replayer.measure(self._ahead.read(self.run.entries[row]), None, self.lanes)
+            self._compiled.measure(self._ahead.read(self.run.entries[row]), None, self.lanes)
 
     def stages(self, row: int, spent: Spent) -> None:
         """Decoding; everything but the spectra; the spectra: the parts of `whole`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,8 @@ import torch
 import zarr
 from torch import nn
 
-from ndt_offline import Recorder, open_run
-from ndt_offline.execute import replay_all
+from ndt_offline import Recorder, analyze, open_run
+from ndt_offline.execute import readiness, replay_all
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
@@ -28,6 +29,7 @@ from ndt_offline.replay.gain import is_worth
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.lanes import ROWS, Lanes, make_lanes
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
+from ndt_offline.replay.tridiagonal import find_reduction
 
 pytest.importorskip("numba")
 COUNT = 2 * ROWS + 5
@@ -78,6 +80,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture
+def lapack_reduces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With lanes and without: so all that differs is who waits."""
+    monkeypatch.setattr("ndt_offline.replay.block.find_reduction", lambda: None)
+
+
 def replayed(
     run: Path,
     store: Path,
@@ -88,7 +96,7 @@ def replayed(
     """The arrays of a store, the rows that were begun, and the problems that were told."""
     opened, begun, problems = open_run(run), [], []
     plan = make_plan(opened, store, setup_key(opened, Parameters()))
-    job = replace(make_job(prepare(opened, Parameters()), store), lanes=lanes)
+    job = replace(make_job(prepare(opened, Parameters()), store), compiled=lanes)
     with locked(store):
         ready_store(job, plan)
         suffer(opened.entries[DAMAGED].path or run)
@@ -105,6 +113,7 @@ def arrays_of(store: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(root[name][...]) for name in NAMES + MORE + MARKS}
 
 
+@pytest.mark.usefixtures("lapack_reduces")
 def test_stores_are_equal_to_the_last_bit(run: Path, tmp_path: Path) -> None:
     given_up = ((GIVEN_UP, "it killed its process"),)
     expected, alone, problems = replayed(run, tmp_path / "a.zarr", False, given_up=given_up)
@@ -117,9 +126,31 @@ def test_stores_are_equal_to_the_last_bit(run: Path, tmp_path: Path) -> None:
     assert 0 < again <= ROWS, "a layer without its small values waits for the others only once"
 
 
-def test_a_damaged_file_among_those_that_wait(run: Path, tmp_path: Path) -> None:
-    import shutil
+def test_the_compiled_reduction_gives_the_same_but_for_rounding(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _, _ = replayed(run, tmp_path / "a.zarr", False)
+    calls, real = [], find_reduction()
+    assert real is not None
 
+    def counting(lower: np.ndarray, diagonal: np.ndarray, off: np.ndarray) -> None:
+        calls.append(len(lower))
+        real(lower, diagonal, off)
+
+    monkeypatch.setattr("ndt_offline.replay.block.find_reduction", lambda: counting)
+    found, _, _ = replayed(run, tmp_path / "b.zarr", True)
+    assert {64, 5} <= set(calls), "layers that wait, and those too small for it"
+    for name in NAMES[1::2] + MORE + MARKS:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    for name in NAMES[::2]:
+        np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(expected[name]))
+        # The eigenvalues are squares, and rounded at the level of the largest.
+        ours, theirs = (np.nan_to_num(values[name]) ** 2 for values in (found, expected))
+        assert (np.abs(ours - theirs) <= 1e-13 * theirs[..., :1]).all(), name
+
+
+@pytest.mark.usefixtures("lapack_reduces")
+def test_a_damaged_file_among_those_that_wait(run: Path, tmp_path: Path) -> None:
     def cut(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-9])
 
@@ -181,6 +212,7 @@ def test_what_waits_is_bounded_and_never_forgotten(run: Path) -> None:
         assert (row.spectra["weights"][2, 57:64] == 0).all()
 
 
+@pytest.mark.usefixtures("lapack_reduces")
 def test_without_memory_for_the_lanes_each_row_is_measured_alone(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,23 +226,48 @@ def test_without_memory_for_the_lanes_each_row_is_measured_alone(
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-def test_only_long_jobs_have_lanes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_long_jobs_use_numba(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = prepare(open_run(run), Parameters())
-    saved = gain.SAVED * 6 * 64**2  # six layers of 64
-    there, first = gain.LOADING / saved, (gain.LOADING + gain.COMPILING) / saved
-    for compiled, rows in ((True, there), (False, first)):
-        monkeypatch.setattr(gain, "is_compiled", lambda known=compiled: known)
-        assert not is_worth(setup, int(0.99 * rows)) and is_worth(setup, int(1.01 * rows))
+    rows = gain.LOADING / (gain.SAVED * 6 * 64**2)  # six layers of 64
+    assert not is_worth(setup, int(0.99 * rows)) and is_worth(setup, int(1.01 * rows))
     monkeypatch.setattr(gain, "find_spec", lambda name: None)
     assert not is_worth(setup, 10**6)
 
 
-def test_what_is_compiled_is_found_again() -> None:
-    lanes = make_lanes()
-    from ndt_offline.replay import lockstep
+def test_a_store_goes_on_as_it_was_begun(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
 
-    beside = Path(str(lockstep.solve._cache.cache_path)).parent == Path(gain.__file__).parent
-    assert lanes is not None and (gain.is_compiled() or not beside)
+    def executor(job: Job, blocks: Any, told: Any) -> Any:
+        seen.append(job.compiled)
+        return in_process(job, blocks, told)
+
+    opened, half = open_run(run), tmp_path / "half"
+    shutil.copytree(run, half)
+    for entry in open_run(half).entries[COUNT // 2 :]:
+        assert entry.path is not None
+        entry.path.rename(tmp_path / entry.path.name)
+    store = tmp_path / "a.zarr"
+    monkeypatch.setattr(readiness, "is_worth", lambda setup, rows: True)
+    analyze(half, out=store, executor=executor)
+    monkeypatch.setattr(readiness, "is_worth", lambda setup, rows: False)
+    analyze(run, out=store, executor=executor)
+    assert seen == [True, True]
+    assert len(arrays_of(store)["records/outcome"]) == len(opened.entries)
+
+    setup, key, plain = (
+        prepare(opened, Parameters()),
+        setup_key(opened, Parameters()),
+        tmp_path / "b",
+    )
+    assert not readiness.is_compiled(setup, make_plan(opened, plain, key), plain, "cpu")
+    replayed(run, plain, False)
+    monkeypatch.setattr(readiness, "is_worth", lambda setup, rows: True)
+    assert not readiness.is_compiled(setup, make_plan(opened, plain, key), plain, "cpu")
+    other = tmp_path / "c"
+    assert readiness.is_compiled(setup, make_plan(opened, other, key), other, "cpu")
+    assert not readiness.is_compiled(setup, make_plan(opened, other, key), other, "cuda")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -225,20 +282,19 @@ def test_a_block_that_killed_its_process_is_computed_again(
         return plain(self, decoder, block, row, needs)
 
     def isolate(job: Job, block: Any) -> Any:
-        isolated.append(job.lanes)
+        isolated.append(job.compiled)
         monkeypatch.setattr(BlockRunner, "_one", plain)
-        return BlockRunner(replace(job, lanes=False))(block)
+        return BlockRunner(job)(block)
 
     monkeypatch.setattr(BlockRunner, "_one", deadly)
     monkeypatch.setattr(replay_all, "isolate", isolate)
-    monkeypatch.setattr(replay_all, "is_worth", lambda setup, rows: rows == COUNT)
     opened, store = open_run(run), tmp_path / "a.zarr"
     with locked(store):
         plan = make_plan(opened, store, setup_key(opened, Parameters()))
-        job = make_job(prepare(opened, Parameters()), store)
+        job = make_job(prepare(opened, Parameters()), store, compiled=True)
         ready_store(job, plan)
         reports = list(in_process(job, plan.blocks, lambda rows: None))
     assert sum(report.rows for report in reports) == COUNT and isolated == [True]
-    expected, _, _ = replayed(run, tmp_path / "b.zarr", False)
+    expected, _, _ = replayed(run, tmp_path / "b.zarr", True)
     for name, values in arrays_of(store).items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)

@@ -8,18 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndt_offline.replay.spectra import singular_values
-from ndt_offline.replay.workspace import SHORTEST
+from ndt_offline.replay.tridiagonal import find_reduction
+from ndt_offline.replay.workspace import SHORTEST, Workspace
 
 
 def compare(matrix: np.ndarray) -> None:
     exact = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)
-    found = singular_values(matrix)
-    assert found.dtype == np.float64 and found.shape == exact.shape
-    assert (np.diff(found) <= 0).all()
-    top = exact[0]
-    large = exact >= 1e-4 * top
-    assert np.abs(found[large] / exact[large] - 1).max() <= 1e-6
-    assert np.abs(found - exact).max() <= 1e-9 * top
+    for work in (None, Workspace(find_reduction())):  # LAPACK; the compiled reduction, with numba
+        found = singular_values(matrix, work)
+        assert found.dtype == np.float64 and found.shape == exact.shape
+        assert (np.diff(found) <= 0).all()
+        top = exact[0]
+        large = exact >= 1e-4 * top
+        assert np.abs(found[large] / exact[large] - 1).max() <= 1e-6
+        assert np.abs(found - exact).max() <= 1e-9 * top
 
 
 @pytest.mark.parametrize(
