@@ -28,7 +28,10 @@ from ndt_offline.store.schema import OUTCOME, STATUS
 
 from .conftest import record_small, small_model
 
-QUICK = {"detector": "zscore", "draws": 1}
+QUICK = {
+    "detector": "zscore", "draws": 1, "phase_draws": 0, "phases": (), "metrics": ("stable_rank",),
+    "report": False,
+}  # fmt: skip
 CheckpointFile = Callable[[int], Path]
 
 
@@ -63,7 +66,7 @@ def test_every_number_is_that_of_the_live_model(run_path: Path) -> None:
 
 
 def test_layers_metrics_and_signals_are_all_there(run_path: Path) -> None:
-    result = quick(run_path)
+    result = analyze(run_path, detector="zscore", draws=1, phase_draws=0)
     store = result.results
     assert result.exit_code == 0 and result.problems == []
     assert store.steps.tolist() == list(range(0, 401, 5))
@@ -102,20 +105,17 @@ def test_a_new_threshold_opens_no_checkpoint_and_loads_no_torch(
     assert found > sum(row["transitions"] for row in before.table)
 
 
-def test_a_growing_run_replays_only_what_is_new(tmp_path: Path) -> None:
-    whole, growing = tmp_path / "whole", tmp_path / "growing"
-    record_small(whole, updates=400)
-    shutil.copytree(whole, growing)
-    lines = (whole / "attempts/0001/journal.jsonl").read_bytes().splitlines(keepends=True)
-    target = growing / "attempts/0001/journal.jsonl"
+def test_a_growing_run_replays_only_what_is_new(run_path: Path, intact: Result) -> None:
+    target = run_path / "attempts/0001/journal.jsonl"
+    lines = target.read_bytes().splitlines(keepends=True)
     # By step: on a busy machine the trainer writes some itself, and their lines come later.
     early = [line for line in lines if json.loads(line).get("step", 400) < 350]
     target.write_bytes(b"".join(early))
-    assert quick(growing).replayed == 70
+    assert quick(run_path).replayed == 70
     target.write_bytes(b"".join(lines))
-    result = quick(growing)
+    result = quick(run_path)
     assert result.replayed == 11
-    assert_same_store(result, quick(whole))
+    assert_same_store(result, intact)
 
 
 def assert_same_store(one: Result, other: Result) -> None:
@@ -136,11 +136,16 @@ def usable_steps(result: Result) -> set[int]:
     return set(store.steps[store.usable].tolist())
 
 
+@pytest.fixture(scope="module")
+def intact(_recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """What the recorded run gives where nothing is wrong with it."""
+    return quick(_recorded, out=tmp_path_factory.mktemp("intact") / "analysis.zarr")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
 def test_a_damaged_checkpoint_is_listed_and_the_rest_analysed(
-    run_path: Path, checkpoint_file: CheckpointFile, damage: str
+    run_path: Path, checkpoint_file: CheckpointFile, intact: Result, damage: str
 ) -> None:
-    intact = quick(run_path, out=run_path.parent / "intact.zarr")
     path = checkpoint_file(200)
     data = bytearray(path.read_bytes())
     if damage == "truncated":
@@ -174,12 +179,11 @@ def test_without_graph_weights_only(run_path: Path) -> None:
     assert result.exit_code == 0 and any("--model" in note for note in result.notes)
 
 
-def test_without_graph_a_model_gives_the_same(run_path: Path) -> None:
-    whole = quick(run_path, out=run_path.parent / "whole.zarr").results
+def test_without_graph_a_model_gives_the_same(run_path: Path, intact: Result) -> None:
     (run_path / "graph.json").unlink()
     result = quick(run_path, parameters=Parameters(model="tests.conftest:small_model"))
     np.testing.assert_array_equal(
-        result.results.spectra("activations"), whole.spectra("activations")
+        result.results.spectra("activations"), intact.results.spectra("activations")
     )
 
 

@@ -18,8 +18,9 @@ from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
 from ndt_offline.measure.metrics import Metric, choose_metrics
 from ndt_offline.storage.location import files_below
+from ndt_offline.store.arrays import WIDE, put_series
 from ndt_offline.store.results import ASKED, SPACES, Results, SeriesId
-from ndt_offline.store.schema import STATUS, WIDE, put_series
+from ndt_offline.store.schema import STATUS
 
 
 @dataclass(frozen=True)

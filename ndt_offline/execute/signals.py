@@ -11,6 +11,7 @@ from ndt_offline.errors import UsageError, nearest
 from ndt_offline.execute.question import TARGETS
 from ndt_offline.run.reader import Run
 from ndt_offline.store import schema
+from ndt_offline.store.arrays import put_series
 from ndt_offline.store.results import OWN_SIGNALS, PROBE, Results
 
 _SCALAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
@@ -30,7 +31,7 @@ def put_signals(run: Run, results: Results) -> None:
         kept.add(stored)
         if stored not in signals or not np.array_equal(signals[stored][:], values, equal_nan=True):
             about = f"{name} of the training batch"
-            schema.put_series(signals, stored, ("step",), values, long_name=about)
+            put_series(signals, stored, ("step",), values, long_name=about)
     for name in set(signals) - kept:  # of checkpoints that a later attempt hides
         del signals[name]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ndt_offline.store import schema
+from ndt_offline.store.arrays import WIDE, New, put_arrays
 
 GROUP = "measures"
 
@@ -31,30 +32,27 @@ def create_measure(
     steps = np.asarray(root["records/step"][:])
     rows, count, width = len(steps), len(layers), len(quantities)
     per_chunk = max(1, min(count, schema.MAX_CHUNK // max(1, 8 * block * width)))
-    schema.make_array(
-        group,
-        "values",
-        (rows, count, width),
-        (block, per_chunk, max(width, 1)),
-        "float64",
-        ("step", "layer", "quantity"),
-        units=list(quantities.values()),
-        long_name=f"{name}: NaN where it could not be computed",
-    )
+    arrays = {
+        "values": New(
+            ("step", "layer", "quantity"), (rows, count, width), (block, per_chunk, width),
+            "float64",
+            about={
+                "units": list(quantities.values()),
+                "long_name": f"{name}: NaN where it could not be computed",
+            },
+        ),
+        "layer": New.of(("layer",), np.array(layers, dtype=object)),
+        "quantity": New.of(("quantity",), np.array(list(quantities), dtype=object)),
+        "step": New(("step",), (rows,), (WIDE,), "int64", steps, {"units": "updates"}),
+    }  # fmt: skip
     for key, dtype, said in (
         ("mark", "uint64", "mark of what was measured"),
         ("problem", str, "why a row has no value, or lacks some"),
     ):
-        schema.make_array(group, key, (rows,), (block,), dtype, ("step",), long_name=said)
-    for key, names in (("layer", layers), ("quantity", list(quantities))):
-        schema.make_array(group, key, (len(names),), (max(len(names), 1),), str, (key,))
-        if len(names):
-            group[key][:] = np.array(names, dtype=object)
-    schema.make_array(group, "step", (rows,), (schema.WIDE,), "int64", ("step",), units="updates")
-    if rows:
-        group["step"][:] = steps
+        arrays[key] = New(("step",), (rows,), (block,), dtype, about={"long_name": said})
+    put_arrays(group, arrays)
     # Last: a group without its key was never finished.
-    group.attrs.update(about)
+    group.update_attributes(about)
 
 
 def measure_groups(root: Any) -> Iterator[tuple[str, Any]]:

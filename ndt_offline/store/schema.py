@@ -14,7 +14,6 @@ Only the driver changes structure (here and in `growth`); tasks write whole chun
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
 from ndt_offline.storage.remote import Remote
+from ndt_offline.store.arrays import WIDE, New, put_arrays
 from ndt_offline.store.consolidated import collect
 from ndt_offline.store.ownership import changed_root
 from ndt_offline.store.remembering import remembering
@@ -34,7 +33,6 @@ MARKER = "ndt_offline"  # attribute of the root that makes a store ours: the sch
 CONSOLIDATED = "consolidated_metadata"
 MAX_CHUNK = 16 * 2**20
 HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
-WIDE = 8192  # chunk along step of what the driver writes: coordinates, journal scalars, metrics
 
 STATUS = {"not_computed": 0, "ok": 1, "not_finite": 2, "absent": 3}
 OUTCOME = {"not_done": 0, "ok": 1, "damaged": 2, "refused": 3, "failed": 4}
@@ -85,36 +83,26 @@ def create(path: Path, spaces: Sequence[Space], block: int) -> zarr.Group:
     """
     about = {MARKER: SCHEMA_VERSION, "block": block}
     root = zarr.create_group(zarr_store(path), attributes=about)
-    records = root.create_group("records")
-    _stepped(records, "spectra", "uint64", block, long_name="mark of what was replayed")
-    make_array(
-        records,
-        "measured",
-        (0, len(MEASURES)),
-        (block, len(MEASURES)),
-        "uint64",
-        ("step", "measure"),
-        long_name="mark of what was measured, per space",
-    )
-    _coordinate(records, "measure", np.array(MEASURES, dtype=object), str)
-    _stepped(records, "outcome", "uint8", block, **_flags(OUTCOME))
-    _stepped(records, "problem", str, block, long_name="why a checkpoint could not be used")
-    signals = root.create_group("signals")
-    _coordinate(signals, "quantity", np.array(QUANTITIES, dtype=object), str)
-    make_array(
-        signals,
-        "probe",
-        (0, len(QUANTITIES)),
-        (block, len(QUANTITIES)),
-        "float64",
-        ("step", "quantity"),
-        long_name="loss and accuracy on the probe",
-    )
+    measures = len(MEASURES)
+    arrays = {
+        "records/spectra": _rows("uint64", block, long_name="mark of what was replayed"),
+        "records/measured": New(
+            ("step", "measure"), (0, measures), (block, measures), "uint64",
+            about={"long_name": "mark of what was measured, per space"},
+        ),
+        "records/measure": New.of(("measure",), _names(MEASURES)),
+        "records/outcome": _rows("uint8", block, **_flags(OUTCOME)),
+        "records/problem": _rows(str, block, long_name="why a checkpoint could not be used"),
+        "signals/quantity": New.of(("quantity",), _names(QUANTITIES)),
+        "signals/probe": New(
+            ("step", "quantity"), (0, len(QUANTITIES)), (block, len(QUANTITIES)), "float64",
+            about={"long_name": "loss and accuracy on the probe"},
+        ),
+    }  # fmt: skip
+    arrays |= {f"{name}/step": _step() for name in ("records", "signals")}
+    put_arrays(root, arrays, {"records": {}, "signals": {}, "derived": {}})
     for space in spaces:
         create_space(root, space, block)
-    root.create_group("derived")
-    for name in ("records", "signals"):
-        _step_coordinate(root[name])
     return root
 
 
@@ -129,27 +117,6 @@ def open_root(path: Path) -> Any:
 def zarr_store(path: Path) -> Any:
     """What Zarr opens: the path, or a store in object storage."""
     return remembering(path) if isinstance(path, Remote) else path
-
-
-def put_series(
-    group: zarr.Group, name: str, dims: tuple[str, ...], values: Any, **about: Any
-) -> None:
-    """Write a whole array that the driver owns, made if it is missing."""
-    values = np.asarray(values)
-    array: Any = group.get(name)
-    if array is None or array.shape != values.shape:
-        if array is not None:
-            del group[name]
-        chunks = tuple(
-            min(n, WIDE) if d == "step" else n for n, d in zip(values.shape, dims, strict=True)
-        )
-        dtype = str if values.dtype.kind in "OU" else values.dtype
-        array = make_array(group, name, values.shape, chunks, dtype, dims)
-    if values.size:
-        array[...] = values
-    # After the values: an attribute that says what they are must not stand beside unwritten ones.
-    if about:
-        array.attrs.update(about)
 
 
 def forget_consolidated(path: Path) -> None:
@@ -175,73 +142,42 @@ def create_space(root: zarr.Group, space: Space, block: int) -> None:
     group = root.create_group(space.name, overwrite=True)  # what a kill left of it goes as well
     count, width = len(space.layers), space.width
     per_chunk = max(1, min(count, MAX_CHUNK // max(1, 8 * block * width)))
-    make_array(
-        group,
-        "singular_values",
-        (0, count, width),
-        (block, per_chunk, max(width, 1)),
-        "float64",
-        ("step", "layer", "component"),
-        long_name="singular values, descending; NaN beyond a layer's smaller side",
-    )
-    make_array(
-        group,
-        "status",
-        (0, count),
-        (block, max(count, 1)),
-        "uint8",
-        ("step", "layer"),
-        **_flags(STATUS),
-    )
-    _coordinate(group, "layer", np.array([x.name for x in space.layers], dtype=object), str)
-    _coordinate(group, "component", np.arange(width), "int64")
-    for key, values, about in (
-        ("rows", [x.rows for x in space.layers], "rows of the layer's matrix"),
-        ("columns", [x.columns for x in space.layers], "columns of the layer's matrix"),
-    ):
-        put_series(group, key, ("layer",), np.array(values, np.int64), long_name=about)
-    kinds = np.array([x.kind for x in space.layers], dtype=object)
-    put_series(group, "kind", ("layer",), kinds, long_name="operation that makes the layer")
-    _step_coordinate(group)
+    sides = {
+        "rows": ([x.rows for x in space.layers], "rows of the layer's matrix"),
+        "columns": ([x.columns for x in space.layers], "columns of the layer's matrix"),
+    }
+    arrays = {
+        "singular_values": New(
+            ("step", "layer", "component"), (0, count, width), (block, per_chunk, width), "float64",
+            about={"long_name": "singular values, descending; NaN beyond a layer's smaller side"},
+        ),
+        "status": New(
+            ("step", "layer"), (0, count), (block, count), "uint8", about=_flags(STATUS)
+        ),
+        "layer": New.of(("layer",), _names([x.name for x in space.layers])),
+        "component": New.of(("component",), np.arange(width)),
+        "kind": New.of(
+            ("layer",), _names([x.kind for x in space.layers]),
+            long_name="operation that makes the layer",
+        ),
+        "step": _step(),
+    }  # fmt: skip
+    for name, (values, about) in sides.items():
+        arrays[name] = New.of(("layer",), np.array(values, np.int64), long_name=about)
+    put_arrays(group, arrays)
+
+
+def _names(names: Sequence[str]) -> np.ndarray:
+    return np.array(names, dtype=object)
 
 
 def _flags(table: Mapping[str, int]) -> dict[str, Any]:
     return {"flag_values": list(table.values()), "flag_meanings": " ".join(table)}
 
 
-def _step_coordinate(group: zarr.Group) -> None:
-    _stepped(group, "step", "int64", WIDE, long_name="training step", units="updates")
+def _rows(dtype: Any, chunk: int, **about: Any) -> New:
+    return New(("step",), (0,), (chunk,), dtype, about=about)
 
 
-def _stepped(group: Any, name: str, dtype: Any, chunk: int, **about: Any) -> None:
-    make_array(group, name, (0,), (chunk,), dtype, ("step",), **about)
-
-
-def _coordinate(group: zarr.Group, name: str, values: np.ndarray, dtype: Any) -> None:
-    make_array(group, name, values.shape, (max(len(values), 1),), dtype, (name,))
-    if len(values):
-        group[name][:] = values
-
-
-def make_array(
-    group: Any,
-    name: str,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: Any,
-    dims: tuple[str, ...],
-    **about: Any,
-) -> zarr.Array:
-    """Make an empty array: compressed, with a checksum, NaN where it is floating."""
-    floating = dtype is not str and np.dtype(dtype).kind == "f"
-    fill: Any = math.nan if floating else ("" if dtype is str else 0)
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=tuple(max(n, 1) for n in chunks),
-        dtype=dtype,
-        compressors=[ZstdCodec(level=1, checksum=True)],
-        fill_value=fill,
-        dimension_names=dims,
-        attributes=about,
-    )
+def _step() -> New:
+    return _rows("int64", WIDE, long_name="training step", units="updates")

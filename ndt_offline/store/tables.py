@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 
 from ndt_offline.errors import DamagedError
-from ndt_offline.store.schema import put_series
+from ndt_offline.store.arrays import New, put_arrays, read_arrays
 
 KEPT = 20  # groups of one stage; older ones are dropped
 Columns = Mapping[str, Any]
@@ -56,12 +56,15 @@ def put_stage(
     """Write {table: (dimensions, columns)} as one group; a column may use fewer axes."""
     name = f"{stage}-{key}"
     group = derived.create_group(name, overwrite=True)  # what a kill left of it goes as well
-    for table, (dims, columns) in tables.items():
-        inner = group.create_group(table, attributes={"columns": list(columns)})
-        for column, values in columns.items():
-            put_series(inner, column, dims[: np.ndim(values)], _storable(values))
+    arrays = {
+        f"{table}/{column}": New.of(dims[: np.ndim(values)], _storable(values))
+        for table, (dims, columns) in tables.items()
+        for column, values in columns.items()
+    }
+    groups = {table: {"columns": list(columns)} for table, (_, columns) in tables.items()}
+    put_arrays(group, arrays, groups)
     done = {"time": time.time(), "files": _files(group), "complete": True}
-    group.attrs.update({**json_of(attrs), **done})
+    group.update_attributes({**json_of(attrs), **done})  # in one piece
     _forget_old(derived, stage)
     return group
 
@@ -69,7 +72,7 @@ def put_stage(
 def read_table(group: zarr.Group, table: str) -> dict[str, np.ndarray]:
     """The columns of a table, whole. Raises DamagedError where one of them was lost."""
     inner = group.get(table)
-    found = {} if inner is None else {name: np.asarray(a[...]) for name, a in inner.arrays()}
+    found = {} if inner is None else read_arrays(dict(inner.arrays()))
     lost = {table} if inner is None else set(inner.attrs.get("columns", ())) - found.keys()
     if lost:
         raise DamagedError(

@@ -14,6 +14,7 @@ from ndt_offline.execute.derive import derive
 from ndt_offline.execute.question import Question
 from ndt_offline.report.summary import summary_rows
 from ndt_offline.store import schema
+from ndt_offline.store.arrays import put_series
 from ndt_offline.store.growth import grow
 from ndt_offline.store.growth import make_store as make_store_on_disk
 from ndt_offline.store.results import Results
@@ -79,7 +80,7 @@ def make_store(
     root["records"]["spectra"][:] = np.arange(1, rows + 1, dtype=np.uint64)
     root["records"]["outcome"][:] = schema.OUTCOME["ok"]
     loss = 2.0 * np.exp(-np.arange(rows) / 100) + 0.05 * rng.random(rows)
-    schema.put_series(root["signals"], "loss", ("step",), loss, long_name="loss")
+    put_series(root["signals"], "loss", ("step",), loss, long_name="loss")
     root["signals"]["probe"][:, 0] = loss
     results = Results(path)
     asked = {"metrics": ("stable_rank",), "draws": 10, "phase_draws": 19} | question

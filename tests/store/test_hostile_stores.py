@@ -26,6 +26,7 @@ from ndt_offline.replay.mark import is_passing
 from ndt_offline.report.export import export
 from ndt_offline.run import journal
 from ndt_offline.store import schema
+from ndt_offline.store.arrays import put_series
 from ndt_offline.store.growth import discard, make_store
 
 
@@ -138,7 +139,7 @@ def test_scalars_named_like_the_probe_are_kept_and_odd_names_mapped(run_path: Pa
 def test_a_scalar_of_a_hidden_attempt_is_dropped(analysed: Path) -> None:
     store = analysed / "analysis.zarr"
     signals = schema.open_root(store)["signals"]
-    schema.put_series(signals, "old", ("step",), np.ones(signals["step"].shape))
+    put_series(signals, "old", ("step",), np.ones(signals["step"].shape))
     names = quick(analysed).results.signal_names
     assert "old" not in names and "lr" in names
 
