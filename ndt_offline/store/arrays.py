@@ -64,7 +64,7 @@ class New:
                 "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
                 "fill_value": fill,
                 "codecs": [code, ZstdCodec(level=1, checksum=True).to_dict()],
-                "dimension_names": self.dims,
+                "dimension_names": self.dims or None,
                 "attributes": dict(self.about),
             }
         )
