@@ -18,6 +18,16 @@ from torch.nn import functional as F
 
 from ndt_offline import Recorder
 
+# Files of a minute and more come first: begun last, one of them leaves the other cores idle.
+LONGEST = (
+    "test_s3.py", "test_measures.py", "test_studies.py", "test_executors.py", "test_pipeline.py",
+    "test_resume.py", "test_baselines.py", "test_s3_ownership.py", "test_readme.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 def small_model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))

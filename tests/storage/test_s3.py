@@ -20,7 +20,9 @@ from tests.storage.conftest import SECRET
 
 SLOW = os.environ.get("NDT_SLOW") == "1"
 RUN = "s3://bucket/run"
-QUICK: dict[str, Any] = {"draws": 1, "phases": (), "metrics": ("stable_rank",)}
+QUICK: dict[str, Any] = {
+    "detector": "zscore", "draws": 0, "phases": (), "phase_draws": 0, "metrics": ("stable_rank",),
+}  # fmt: skip
 
 
 def quick(path: Any, **more: Any) -> Result:
