@@ -48,11 +48,14 @@ class Form:
 def find_reduction() -> Reduction | None:
     """What reduces small matrices in one compiled pass each; None without a numba that works.
 
-    It rounds otherwise than LAPACK does, and is as exact.
+    It rounds otherwise than LAPACK does, and is as exact. None too where LAPACK has wider vectors:
+    that it is quicker was measured without them.
     """
     try:
-        from ndt_offline.replay import householder
+        from ndt_offline.replay import householder, vectors
 
+        if vectors.has_wider():
+            return None
         entries = np.random.default_rng(0).standard_normal((70, 66))
         gram = entries.T @ entries
         found = eigenvalues(gram.copy(order="F"), householder.reduce)

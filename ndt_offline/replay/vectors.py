@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
@@ -19,6 +19,11 @@ _FOUR = ir.VectorType(ir.DoubleType(), WIDTH)
 _ALIGNED = 32  # bytes, as numba allocates
 _ANY = ir.Constant(_FOUR, ir.Undefined)
 _FUSED = ("contract",)  # one rounding where the processor multiplies and adds in one step
+
+
+def has_wider() -> bool:
+    """Whether this processor has vectors of eight: LAPACK's kernels use them."""
+    return bool(binding.get_host_cpu_features().get("avx512f"))
 
 
 def _inside(function: Callable[..., Any]) -> Any:

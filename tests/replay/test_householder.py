@@ -15,6 +15,8 @@ from ndt_offline.replay.tridiagonal import ONE_PASS, Form, eigenvalues, find_red
 from ndt_offline.replay.workspace import Array
 
 pytest.importorskip("numba")
+from ndt_offline.replay import householder, vectors
+
 Random = np.random.Generator
 Made = Callable[[Random, int], np.ndarray]
 
@@ -82,13 +84,11 @@ SIDES = [2, 3, 4, 5, 6, 7, 8, 9, 12, 31, 32, 33, 63, 70, 128, 255, 256]
 
 def form_of(matrix: Array, spoilt: bool = False) -> Form:
     """The form; `spoilt`: with NaN where nothing may be read."""
-    reduction = find_reduction()
-    assert reduction is not None
     lower = np.asfortranarray(np.tril(matrix))
     if spoilt:
         lower[np.triu_indices(len(lower), 1)] = np.nan
     form = Form(np.full(len(lower), np.nan), np.full(len(lower) - 1, np.nan))
-    reduction(lower.T, form.diagonal, form.off)
+    householder.reduce(lower.T, form.diagonal, form.off)
     return form
 
 
@@ -111,8 +111,7 @@ def test_eigenvalues_are_numpys(made: Made, side: int) -> None:
 
 def test_where_the_matrix_lies_changes_nothing() -> None:
     matrix = gram(np.random.default_rng(0), 61)
-    expected, reduction = form_of(matrix), find_reduction()
-    assert reduction is not None
+    expected, reduction = form_of(matrix), householder.reduce
     wide = np.full((64, 70), np.nan)
     for shift in range(4):
         wide[shift : shift + 61, shift + 1 : shift + 62] = matrix
@@ -124,7 +123,7 @@ def test_where_the_matrix_lies_changes_nothing() -> None:
 def test_the_matrix_stays_as_it_is() -> None:
     matrix = np.asfortranarray(gram(np.random.default_rng(0), 30))
     before = matrix.copy()
-    tridiagonal.tridiagonal(matrix, find_reduction())
+    tridiagonal.tridiagonal(matrix, householder.reduce)
     np.testing.assert_array_equal(matrix, before)
 
 
@@ -157,14 +156,19 @@ def test_without_numba_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_disagrees_with_numpy_is_not_used(
     wrong: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.replay import householder
-
     real = householder.reduce
 
     def spoilt(lower: Array, diagonal: Array, off: Array) -> None:
         real(lower, diagonal, off)
         diagonal *= 1.0 + wrong
 
+    monkeypatch.setattr(vectors, "has_wider", lambda: False)
     assert find_reduction.__wrapped__() is real
     monkeypatch.setattr(householder, "reduce", spoilt)
     assert find_reduction.__wrapped__() is None
+
+
+def test_there_is_none_where_lapack_has_wider_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for features, reduction in (({"avx512f": True}, None), ({"avx2": True}, householder.reduce)):
+        monkeypatch.setattr(vectors.binding, "get_host_cpu_features", lambda known=features: known)
+        assert find_reduction.__wrapped__() is reduction
