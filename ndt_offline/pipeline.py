@@ -21,7 +21,7 @@ from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
 from ndt_offline.execute.standing import computed, known_measures, remember_refused
-from ndt_offline.execute.telling import left_out, measure_notes
+from ndt_offline.execute.telling import left_out, measure_notes, rounding_note
 from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.device import check_device, find_device
 from ndt_offline.replay.mark import space_keys
@@ -173,6 +173,7 @@ def analyze(
             problems=[*run.problems, *problems_of(run, results), *left_out(results, chosen)],
             notes=[
                 *notes_of(run, results),
+                *rounding_note(results, plan.spectra),
                 *measure_notes(results, chosen),
                 *signature_lines(signs),
             ],

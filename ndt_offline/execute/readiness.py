@@ -13,7 +13,7 @@ from ndt_offline.execute.estimate import duration
 from ndt_offline.execute.plan import Plan
 from ndt_offline.measure.catalogue import choose_measures
 from ndt_offline.replay.device import find_device
-from ndt_offline.replay.gain import is_worth
+from ndt_offline.replay.gain import COMPILED, is_worth
 from ndt_offline.replay.history import depends
 from ndt_offline.replay.job import Job, Limits
 from ndt_offline.replay.mark import space_keys
@@ -25,7 +25,6 @@ from ndt_offline.store.measures import GROUP, create_measure, key_of_measure
 from ndt_offline.store.ownership import WRITER, take, write_attributes
 from ndt_offline.store.schema import open_root
 
-COMPILED = "compiled"  # attribute of a store's root
 FASTEST = {"cpu": 1e12, "": 1e15}  # operations a second that no core, and no GPU, reaches
 
 

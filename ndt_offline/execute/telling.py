@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 
 from ndt_offline.execute.standing import computed, refused_measures
 from ndt_offline.measure.plugin import HISTORY, Measure, missing
+from ndt_offline.replay.gain import COMPILED
 from ndt_offline.replay.ledger import NOTHING
 from ndt_offline.run.attempt import Problem
 from ndt_offline.store.results import Results
@@ -20,6 +22,15 @@ def left_out(results: Results, asked: Mapping[str, Measure]) -> list[Problem]:
         for spec, about in refused_measures(results).items()
         if spec in asked
     ]
+
+
+def rounding_note(results: Results, replayed: int) -> Iterator[str]:
+    """That what was replayed now is rounded otherwise than the rest of its store."""
+    if replayed and results.attrs.get(COMPILED) and find_spec("numba") is None:
+        yield (
+            f"{replayed} checkpoints are rounded otherwise than those before them: this store was "
+            "begun with numba, which is not here (pip install numba)"
+        )
 
 
 def measure_notes(results: Results, asked: Mapping[str, Measure]) -> Iterator[str]:

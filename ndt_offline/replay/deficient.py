@@ -8,6 +8,7 @@ itself; without a gap by QR. Both keep 1e-9 of the largest value.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from scipy.linalg import blas, lapack
 from ndt_offline.replay.tridiagonal import eigenvalues
 from ndt_offline.replay.workspace import Array, Workspace, slices
 
-TRUSTED = 3e-7  # a Gram value s is off by at most about 2e-16 s1^2 / s: 7e-10 s1 at 3e-7 s1
+# A Gram matrix's eigenvalues are off by up to 2 sqrt(k) 2e-16 s1^2 where all entries have one sign
+# (seen for all ones; a tenth of it for random ones): a value s by sqrt(k) 2e-16 s1^2 / s.
+TRUSTED = 2.5e-7  # times sqrt(k): there that is 9e-10 s1
 ALLOWED = 1e-10  # of s1: what leaving the coupling of the two parts out may change
 # The small part is reduced in float32, which loses at most 5e-4 of its own largest value.
 FAINT = 1e-6  # of s1: above it that would be too much
@@ -26,15 +29,20 @@ Order = npt.NDArray[np.intp]
 Single = npt.NDArray[np.float32]
 
 
+def trusted_share(side: int) -> float:
+    """The share of s1 from which on a value is taken from the Gram matrix [side, side]."""
+    return TRUSTED * math.sqrt(side)
+
+
 def numerical_rank(gram: Array, work: Workspace) -> tuple[int, Array, Order]:
-    """Rank r at `TRUSTED`, lower factor L [k, k] (its first r columns), and the order of pivots.
+    """Rank r at `trusted_share`, lower factor L [k, k] (its first r columns), order of pivots.
 
     Cholesky's decomposition with complete pivoting (LAPACK dpstrf), stopped where what remains of
-    the diagonal is below `TRUSTED`^2 of its sum.
+    the diagonal is below that share's square of its sum.
     """
     factor = work.take("second", len(gram), len(gram), "F")
     np.copyto(factor, gram)
-    tolerance = TRUSTED**2 * float(gram.diagonal().sum())
+    tolerance = trusted_share(len(gram)) ** 2 * float(gram.diagonal().sum())
     factor, pivots, rank, _ = lapack.dpstrf(factor, tol=tolerance, lower=1, overwrite_a=1)
     return int(rank), factor, pivots.astype(np.intp) - 1
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from ndt_offline.replay.setup import Setup
 
+COMPILED = "compiled"  # attribute of a store's root: whether it is used there
 SIDES = range(48, 1025)  # of layers that may wait: smaller ones are quick, larger ones all dsytrd
 SAVED = 1.5e-8  # seconds per layer, times its side squared
 LOADING = 0.7  # seconds per process: to import numba and load what it has compiled

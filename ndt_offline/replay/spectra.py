@@ -3,7 +3,7 @@
 For A [m, n] with k = min(m, n): the eigenvalues of A A' or A' A [k, k], by reduction to
 tridiagonal form and the Pal-Walker-Kahan QL iteration (LAPACK dsytrd, dsterf), square roots.
 With float32 data this is closer to the exact values than a float32 SVD, and several times faster.
-Squaring loses what lies under 1e-8 of the largest value, so where values fall below `TRUSTED`
+Squaring loses what lies under 1e-8 of the largest value, so where values fall below `trusted_share`
 they are found again without squaring: see `deficient`.
 """
 
@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from ndt_offline.replay.deficient import TRUSTED, numerical_rank, split_values, triangle_values
+from ndt_offline.replay.deficient import (
+    numerical_rank,
+    split_values,
+    triangle_values,
+    trusted_share,
+)
 from ndt_offline.replay.gain import SIDES
 from ndt_offline.replay.tridiagonal import Form, eigenvalues, tridiagonal
 from ndt_offline.replay.workspace import Array, Workspace, slices
@@ -71,7 +76,8 @@ def begin(matrix: Any, work: Workspace | None = None, waits: bool = False) -> Ar
 def trusted(ascending: np.ndarray) -> Array | None:
     """Descending square roots of a Gram matrix's eigenvalues; None where small ones are lost."""
     values = np.sqrt(np.maximum(ascending, 0.0))[::-1]
-    return np.ascontiguousarray(values) if values[-1] >= TRUSTED * values[0] else None
+    least = trusted_share(len(values)) * values[0]
+    return np.ascontiguousarray(values) if values[-1] >= least else None
 
 
 def gram_matrix(matrix: Any, work: Workspace, power: float = 1.0, long: int | None = None) -> Array:

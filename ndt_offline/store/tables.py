@@ -72,15 +72,16 @@ def put_stage(
 def read_table(group: zarr.Group, table: str) -> dict[str, np.ndarray]:
     """The columns of a table, whole. Raises DamagedError where one of them was lost."""
     inner = group.get(table)
-    found = {} if inner is None else read_arrays(dict(inner.arrays()))
-    lost = {table} if inner is None else set(inner.attrs.get("columns", ())) - found.keys()
+    known = {} if inner is None else dict(inner.arrays())
+    columns = [] if inner is None else inner.attrs.get("columns", sorted(known))
+    lost = {table} if inner is None else set(columns) - known.keys()
     if lost:
         raise DamagedError(
             f"of a derived table {', '.join(sorted(lost))} is missing",
             path=f"{group.store_path}/{table}",
             remedy="ndt-analyze on the run again: what is missing is derived again, not replayed",
         )
-    return found
+    return read_arrays({name: known[name] for name in columns})
 
 
 def json_of(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_a_layer_that_widens_needs_no_qr(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_gram_matrix_alone_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = widening(700, 30, 200, 30.0)
-    monkeypatch.setattr(spectra, "TRUSTED", 0.0)
+    monkeypatch.setattr(spectra, "trusted_share", lambda side: 0.0)
     assert errors(matrix)[0] > 1e-9
 
 

@@ -15,7 +15,9 @@ from ndt_offline.replay.tridiagonal import ONE_PASS, Form, eigenvalues, find_red
 from ndt_offline.replay.workspace import Array
 
 pytest.importorskip("numba")
-from ndt_offline.replay import householder, vectors
+from llvmlite import binding
+
+from ndt_offline.replay import householder
 
 Random = np.random.Generator
 Made = Callable[[Random, int], np.ndarray]
@@ -162,7 +164,7 @@ def test_one_that_disagrees_with_numpy_is_not_used(
         real(lower, diagonal, off)
         diagonal *= 1.0 + wrong
 
-    monkeypatch.setattr(vectors, "has_wider", lambda: False)
+    monkeypatch.setattr(binding, "get_host_cpu_features", dict)
     assert find_reduction.__wrapped__() is real
     monkeypatch.setattr(householder, "reduce", spoilt)
     assert find_reduction.__wrapped__() is None
@@ -170,5 +172,5 @@ def test_one_that_disagrees_with_numpy_is_not_used(
 
 def test_there_is_none_where_lapack_has_wider_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, reduction in (({"avx512f": True}, None), ({"avx2": True}, householder.reduce)):
-        monkeypatch.setattr(vectors.binding, "get_host_cpu_features", lambda known=features: known)
+        monkeypatch.setattr(binding, "get_host_cpu_features", lambda known=features: known)
         assert find_reduction.__wrapped__() is reduction

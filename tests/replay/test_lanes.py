@@ -17,7 +17,7 @@ import zarr
 from torch import nn
 
 from ndt_offline import Recorder, analyze, open_run
-from ndt_offline.execute import readiness, replay_all
+from ndt_offline.execute import readiness, replay_all, telling
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import make_plan
 from ndt_offline.execute.readiness import make_job, ready_store
@@ -252,9 +252,18 @@ def test_a_store_goes_on_as_it_was_begun(
     monkeypatch.setattr(readiness, "is_worth", lambda setup, rows: True)
     analyze(half, out=store, executor=executor)
     monkeypatch.setattr(readiness, "is_worth", lambda setup, rows: False)
-    analyze(run, out=store, executor=executor)
+    result = analyze(run, out=store, executor=executor)
     assert seen == [True, True]
     assert len(arrays_of(store)["records/outcome"]) == len(opened.entries)
+    assert not any("numba" in note for note in result.notes)
+
+    # Where there is no numba any more it goes on, and says so.
+    for row in (0, COUNT - 1):
+        zarr.open_group(store, mode="r+", use_consolidated=False)["records/spectra"][row] = 0
+    monkeypatch.setattr(telling, "find_spec", lambda name: None)
+    result = analyze(run, out=store, executor=executor)
+    assert next(note for note in result.notes if "numba" in note).startswith("2 checkpoints are")
+    assert not any("numba" in note for note in analyze(run, out=store).notes)
 
     setup, key, plain = (
         prepare(opened, Parameters()),

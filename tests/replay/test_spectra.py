@@ -53,6 +53,16 @@ def test_rank_deficient() -> None:
     compare(relu)
 
 
+@pytest.mark.parametrize("share", [3.05e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1.01e-4])
+@pytest.mark.parametrize(
+    ("side", "dtype"), [(64, np.float64), (200, np.float32), (500, np.float64)]
+)
+def test_small_values_beside_entries_of_one_sign(side: int, dtype: type, share: float) -> None:
+    """Eigenvalues of such Gram matrices are the least exact: ones above a multiple of identity."""
+    ones, rest = np.ones((side, side), dtype), share * side * np.eye(side, dtype=dtype)
+    compare(np.concatenate([ones, rest]))
+
+
 def test_constructed_spectrum() -> None:
     rng = np.random.default_rng(4)
     wanted = np.array([9.0, 5.0, 5.0, 1.0, 0.25])
