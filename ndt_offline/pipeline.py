@@ -16,7 +16,7 @@ from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import check_time, is_compiled, make_job, ready_store
+from ndt_offline.execute.readiness import check_time, job_of, ready_store
 from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.remarks import notes_of, problems_of
 from ndt_offline.execute.signals import check_targets, put_signals
@@ -201,9 +201,7 @@ def _replay(
     device: str,
 ) -> str:
     """Bring the store to the run's present rows, and every row to `done`; returns its token."""
-    device = _device(device, executor)
-    compiled = is_compiled(setup, plan, store, device)
-    job = make_job(setup, store, measures=plan.measures, device=device, compiled=compiled)
+    job = job_of(plan, setup, store, _device(device, executor))
     ready_store(job, plan)
     if not plan.blocks:
         return job.token

@@ -13,7 +13,7 @@ from ndt_offline.execute.keeping import given_up
 from ndt_offline.execute.plan import Plan, make_plan
 from ndt_offline.execute.prices import prices
 from ndt_offline.execute.question import Question
-from ndt_offline.execute.readiness import check_time, is_compiled, make_job
+from ndt_offline.execute.readiness import check_time, job_of
 from ndt_offline.execute.refusal import refusals
 from ndt_offline.execute.standing import known_measures
 from ndt_offline.measure.catalogue import choose_measures
@@ -105,7 +105,6 @@ def _seconds(setup: Setup, store: Path, plan: Plan, device: str) -> float | None
         return None
     from ndt_offline.replay.block import BlockRunner
 
-    compiled = is_compiled(setup, plan, store, device)
-    job = make_job(setup, store, measures=plan.measures, device=device, compiled=compiled)
+    job = job_of(plan, setup, store, device)
     anew = plan.create or plan.changed or plan.grows or bool(plan.lost)
     return BlockRunner(job).measure(plan.blocks[0], TRIED, spectra=anew or not plan.measures)

@@ -47,6 +47,12 @@ def make_job(
     )  # fmt: skip
 
 
+def job_of(plan: Plan, setup: Setup, store: Path, device: str = "cpu") -> Job:
+    """The job that a plan asks for."""
+    compiled = is_compiled(setup, plan, store, device)
+    return make_job(setup, store, measures=plan.measures, device=device, compiled=compiled)
+
+
 def is_compiled(setup: Setup, plan: Plan, store: Path, device: str) -> bool:
     """Whether what numba compiles is used: in a new store where it pays, in others as before."""
     if plan.create:
