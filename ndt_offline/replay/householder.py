@@ -4,8 +4,8 @@ Householder's reduction (Golub and Van Loan, Matrix Computations, 8.3.1) reflect
 another: A <- A - v w' - w v', where w comes of A v. LAPACK walks through A twice for each, for the
 product and for the change, at the pace of the cache. Here one walk makes the change of the last
 reflection and the product with the next one (Howell et al., Cache Efficient Bidiagonalization
-Using BLAS 2.5 Operators, ACM TOMS 34(3), 2008), through a packed lower triangle that the core's
-own cache holds.
+Using BLAS 2.5 Operators, ACM TOMS 34(3), 2008), through a packed lower triangle: half the memory,
+and no two of its columns in each other's place in the cache.
 
 Importing this module imports numba, and the first call compiles.
 """

@@ -1,7 +1,7 @@
 """Singular values of a matrix, values only, by the float64 Gram matrix of its smaller side.
 
 For A [m, n] with k = min(m, n): the eigenvalues of A A' or A' A [k, k], by reduction to
-tridiagonal form and the Pal-Walker-Kahan QL iteration (LAPACK dsytrd, dsterf), square roots.
+tridiagonal form and the Pal-Walker-Kahan QL iteration (`tridiagonal`), square roots.
 With float32 data this is closer to the exact values than a float32 SVD, and several times faster.
 Squaring loses what lies under 1e-8 of the largest value, so where values fall below `trusted_share`
 they are found again without squaring: see `deficient`.

@@ -1,4 +1,4 @@
-"""Eigenvalues of a symmetric matrix, values only (LAPACK dsytrd, dsterf)."""
+"""Eigenvalues of a symmetric matrix, values only: LAPACK dsytrd or `householder`, then dsterf."""
 
 from __future__ import annotations
 

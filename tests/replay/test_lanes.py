@@ -95,7 +95,7 @@ def replayed(
     """The arrays of a store, the rows that were begun, and the problems that were told."""
     opened, begun, problems = open_run(run), [], []
     plan = make_plan(opened, store, setup_key(opened, Parameters()))
-    job = replace(make_job(prepare(opened, Parameters()), store), compiled=lanes)
+    job = make_job(prepare(opened, Parameters()), store, compiled=lanes)
     with locked(store):
         ready_store(job, plan)
         suffer(opened.entries[DAMAGED].path or run)
