@@ -44,7 +44,7 @@ class Guard:
     """A child that runs blocks one after another; it is forked here and now."""
 
     def __init__(self, job: Job, blocks: Sequence[Block]) -> None:
-        self._job, self._blocks = job, blocks
+        self._job, self._blocks = job, tuple(blocks)  # the caller's list loses what is done
         self._page = mmap.mmap(-1, _PAGE.size)
         self._page[:] = _PAGE.pack(-1, 0)
         self._reader, writer = Pipe(duplex=False)
