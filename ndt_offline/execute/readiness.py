@@ -88,7 +88,7 @@ def ready_store(job: Job, plan: Plan) -> None:
     else:
         take(store, job.token)  # first: a task of an earlier analysis stops at its next block
         root = open_store(store, setup.spaces, job.keys)
-    if not same_rows(root, len(plan.steps)) or plan.grows:
+    if not same_rows(root, plan.steps) or plan.grows:
         grow(root, plan.steps, plan.unchanged)
     for name in ("records/spectra", "records/measured"):
         forget(root[name], plan.lost)

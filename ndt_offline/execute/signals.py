@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,19 @@ def put_signals(run: Run, results: Results) -> None:
         results.say(restarts=starts)
     signals, kept = results.root["signals"], {*OWN_SIGNALS}
     for name, stored in stored_names(run.scalar_names).items():
-        values = run.scalar(name)
+        values, about = run.scalar(name), f"{name} of the training batch"
         kept.add(stored)
-        if stored not in signals or not np.array_equal(signals[stored][:], values, equal_nan=True):
-            about = f"{name} of the training batch"
+        if not _stands(signals.get(stored), values, about):
             put_series(signals, stored, ("step",), values, long_name=about)
     for name in set(signals) - kept:  # of checkpoints that a later attempt hides
         del signals[name]
+
+
+def _stands(array: Any, values: np.ndarray, about: str) -> bool:
+    """Whether a signal is there with these values, and says what it is."""
+    if array is None or array.attrs.get("long_name") != about:
+        return False
+    return np.array_equal(array[:], values, equal_nan=True)
 
 
 def renamed(run: Run) -> list[str]:

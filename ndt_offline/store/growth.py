@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ndt_offline.storage.location import is_remote
+from ndt_offline.store.arrays import read_arrays
 from ndt_offline.store.measures import GROUP, drop_measures, measure_groups
 from ndt_offline.store.ownership import write_attributes
 from ndt_offline.store.schema import (
@@ -81,9 +82,16 @@ def grow(root: Any, steps: np.ndarray, unchanged: int) -> None:
         array[:] = steps
 
 
-def same_rows(root: Any, rows: int) -> bool:
-    """Whether every array has that many rows: a growth that was cut off is finished later."""
-    return all(array.shape[0] == rows for _, array in stepped(root))
+def same_rows(root: Any, steps: np.ndarray) -> bool:
+    """Whether every array has a row for each of these steps, and every `step` says them.
+
+    What a growth that was cut off left, or a chunk of steps that was lost, is set right later.
+    """
+    arrays = dict(stepped(root))
+    if any(array.shape[0] != len(steps) for array in arrays.values()):
+        return False
+    said = read_arrays({name: a for name, a in arrays.items() if name.endswith("/step")})
+    return all(np.array_equal(values, steps) for values in said.values())
 
 
 def stepped(root: Any) -> Iterator[tuple[str, Any]]:
