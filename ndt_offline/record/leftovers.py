@@ -50,12 +50,17 @@ def _unjournaled(attempt: Path) -> bool:
     return bool(rawfile.listed(attempt, {record.get("step") for record in records}))
 
 
-def clean(attempt: Path) -> None:
-    """Clean up after one attempt, whose writer's lock the caller holds."""
+def sweep(attempt: Path) -> None:
+    """Remove what was never finished, of an attempt whose trainer is dead."""
     for folder in (attempt, attempt / "checkpoints", attempt / "raw"):
         if folder.resolve() == attempt.parent.resolve() / folder.relative_to(attempt.parent):
             for litter in folder.glob(f"*{durable.LITTER}"):
                 litter.unlink(missing_ok=True)
+
+
+def clean(attempt: Path) -> None:
+    """Clean up after one attempt, whose writer's lock the caller holds."""
+    sweep(attempt)
     if _unjournaled(attempt):
         layouts = attempt.parent.parent / "layouts"
         writer = Writer(attempt)

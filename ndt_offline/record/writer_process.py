@@ -24,7 +24,7 @@ from ndt_offline.errors import NdtError
 from ndt_offline.heap import keep_freed
 from ndt_offline.record import priority
 from ndt_offline.record.dropped import rest_of
-from ndt_offline.record.leftovers import take_over
+from ndt_offline.record.leftovers import sweep, take_over
 from ndt_offline.record.ring import Ring
 from ndt_offline.record.writer import Writer
 from ndt_offline.run.attempt import read_attempt
@@ -102,6 +102,8 @@ class Service:
         """Raw files, coded; the last line: how the trainer ended, what it could not hand over."""
         self._patiently(self._adopt)  # a trainer that died may not have told of its last one
         closed = bool(self.ring["closing"])
+        if not closed:
+            self._guarded(partial(sweep, self.attempt))
         final = not closed or bool(self.ring["final"])
         said = self.ring.said(1) if closed else None
         said = said if isinstance(said, dict) else {}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-LITTER = ".tmp"  # suffix of a file whose writer died; swept at the next start
+LITTER = ".tmp"  # suffix of a file that is being written; where its process died, it is swept later
 
 
 def write(path: Path, parts: Sequence[bytes | bytearray | memoryview], sync: bool = True) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ndt_offline import Recorder
+from ndt_offline.record import handover
 from ndt_offline.record.snapshot import Snapshot
 from ndt_offline.run.identity import content
 from ndt_offline.run.lock import Lock
@@ -54,10 +55,12 @@ def record_forever(run: Path, acknowledged: Path, seed: int) -> None:
 
 
 def forked_trainer(run: Path, acknowledged: Path, seed: int) -> int:
-    """The process of a child that records for ever."""
+    """The process of a child that records for ever; with an odd seed before there is a writer."""
     if (child := os.fork()) == 0:
         try:
             warnings.simplefilter("ignore")
+            if seed % 2:
+                handover.STARTING = 0.0
             record_forever(run, acknowledged, seed)
         finally:
             os._exit(1)
@@ -65,11 +68,12 @@ def forked_trainer(run: Path, acknowledged: Path, seed: int) -> int:
 
 
 def wait_for_writer(attempt: Path, seconds: float = 180.0) -> None:
-    """Until the attempt's writer has ended."""
-    end = time.monotonic() + seconds
+    """Until the attempt's writer has ended; on a busy machine it may not even have begun."""
+    end, journal = time.monotonic() + seconds, attempt / "journal.jsonl"
     while time.monotonic() < end:
         lock = Lock(attempt / "writer.lock")
-        if lock.take():
+        ended = journal.exists() and b'"kind":"close"' in journal.read_bytes()
+        if ended and lock.take():
             lock.drop()
             return
         time.sleep(0.02)

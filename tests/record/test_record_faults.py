@@ -42,6 +42,7 @@ def test_nothing_is_lost_when_the_trainer_is_killed(tmp_path: Path, seed: int) -
         assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(random.Random(seed).uniform(0, 0.6))
+    (run / "attempts" / "0001" / f"half of something{durable.LITTER}").touch()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     told = acknowledged(tmp_path / "told")
