@@ -6,13 +6,19 @@ import os
 import random
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 from execute_runs import SLOW, assert_same, cut_to, journal_of, replay
 
+from ndt_offline import analyze
+from ndt_offline.errors import NdtError
 from ndt_offline.replay.block import BlockRunner
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block, BlockReport
@@ -20,12 +26,16 @@ from ndt_offline.replay.setup import Parameters
 
 ROWS = 70  # two blocks
 CUTS = 0 if SLOW else 12  # per kind of work; 0: before every change
+ANSWER: dict[str, Any] = {
+    "detector": "zscore", "draws": 1, "phase_draws": 0, "metrics": ("stable_rank",),
+    "phases": ("stable_rank",), "report": False,
+}  # fmt: skip
 OTHER = Parameters(layers=("relu*", "*.weight"))
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
 
 
 class Cut(Exception):
-    """The process would be dead by now."""
+    """The process would be dead by now: no change is made any more."""
 
 
 class Knife:
@@ -95,33 +105,83 @@ def changed(run: Path, before: Path) -> None:
     replay(run, before, OTHER)
 
 
+def cut_off(before: Path, store: Path, work: Callable[[], object], cuts: int) -> Iterator[int]:
+    """Have `work` on copies of a store cut off before so many of its changes, or before each."""
+
+    def cut(left: int) -> bool:
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(before, store)
+        with KNIFE.armed(store, left):
+            try:
+                work()
+            except (Cut, NdtError):
+                assert KNIFE.made == KNIFE.left, "it failed by itself"
+                return True
+        return False
+
+    assert not cut(-1)
+    made = KNIFE.made
+    places = random.Random(made).sample(range(made), cuts or made)
+    reached = 0
+    for place in places:  # the last ones may not come: threads that make a folder together differ
+        reached += cut(place)
+        yield place
+    assert reached > 0.8 * len(places)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [fresh, grown, changed])
-def test_cut_off_before_any_change(
+def test_a_replay_cut_off_before_any_change(
     run: Path, tmp_path: Path, start: Callable[[Path, Path], None]
 ) -> None:
     before, store, whole = (tmp_path / f"{name}.zarr" for name in ("before", "a", "whole"))
     start(run, before)
     replay(run, whole)
 
-    def cut(left: int) -> bool:
-        """Whether it was cut off."""
-        shutil.rmtree(store, ignore_errors=True)
-        shutil.copytree(before, store)
-        with KNIFE.armed(store, left):
-            try:
-                replay(run, store, executor=here)
-            except Cut:
-                return True
-        return False
-
-    assert not cut(-1)
-    made = KNIFE.made
-    places = range(made) if not CUTS else random.Random(made).sample(range(made), CUTS)
-    reached = 0
-    for place in places:  # the last ones may not come: threads that make a folder together differ
-        reached += cut(place)
+    def work() -> None:
         replay(run, store, executor=here)
+
+    for _ in cut_off(before, store, work, CUTS):
+        work()
         assert_same(store, whole)
         assert not list(store.rglob("*.partial"))
-    assert reached > 0.9 * len(places)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stands", ["spectra", "another answer"])
+def test_an_answer_cut_off_before_any_change(run: Path, tmp_path: Path, stands: str) -> None:
+    before, store, whole = (tmp_path / f"{name}.zarr" for name in ("before", "a", "whole"))
+    replay(run, before)
+    if stands == "another answer":
+        analyze(run, out=before, **ANSWER | {"metrics": ("effective_rank",)})
+
+    def work(out: Path = store) -> None:
+        analyze(run, out=out, **ANSWER)
+
+    shutil.copytree(before, whole)
+    work(whole)
+    expected = everything(whole)
+    for place in cut_off(before, store, work, CUTS // 2):
+        work()
+        found = everything(store)
+        assert found.keys() == expected.keys(), place
+        for name, (values, about) in expected.items():
+            np.testing.assert_array_equal(found[name][0], values, err_msg=f"{name}, {place}")
+            assert found[name][1] == about, (name, place)
+
+
+def everything(store: Path) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+    """{name: (values, attributes)} of what a reader is shown; not when it was computed."""
+    root = zarr.open_group(store, mode="r", use_consolidated=False)
+    newest = set(root.attrs["newest"].values())  # type: ignore[union-attr, arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups that were being made or removed
+        members = dict(root.members(max_depth=None))
+    return {
+        name: (
+            np.asarray(node[...] if isinstance(node, zarr.Array) else 0),
+            {key: value for key, value in node.attrs.items() if key != "time"},
+        )
+        for name, node in members.items()
+        if not name.startswith("derived/") or name.split("/")[1] in newest
+    }
