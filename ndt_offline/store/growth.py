@@ -75,6 +75,9 @@ def grow(root: Any, steps: np.ndarray, unchanged: int) -> None:
             array.resize((len(steps),))
             array[:] = steps
         else:
+            if array.shape[0] > unchanged and array.attrs.get("spectra"):
+                # A metric of spectra that may all come back: of these it will lack rows.
+                array.update_attributes({"spectra": ""})
             _truncate(array, unchanged)
             array.resize((len(steps), *array.shape[1:]))
     for array in last:

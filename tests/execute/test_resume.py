@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from execute_runs import (
     rows_replayed,
 )
 
+from ndt_offline import analyze
 from ndt_offline.errors import NdtError, UsageError
 from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.execute.replay_all import in_process
@@ -103,6 +105,21 @@ def test_a_restart_supersedes_rows(
     assert rows_replayed(replay(run_copy, store)) == rows
     replay(run_copy, fresh)
     assert_same(store, fresh)
+
+
+def test_a_restart_that_is_taken_back_leaves_no_gap(run_copy: Path, tmp_path: Path) -> None:
+    """The metrics of rows that were superseded, and are what they were again."""
+    store, before = tmp_path / "a.zarr", tmp_path / "before"
+    answer: dict[str, Any] = {"metrics": ("stable_rank",), "phases": (), "report": False}
+    answer |= {"detector": "zscore", "draws": 1, "phase_draws": 0}
+    expected = analyze(run_copy, out=store, **answer).results.metric("weights", "stable_rank")
+    shutil.copytree(run_copy, before)
+    record_run(run_copy, 1100, start_step=1000)
+    replay(run_copy, store, executor=first_blocks(0))
+    shutil.rmtree(run_copy)
+    found = analyze(before, out=store, **answer).results.metric("weights", "stable_rank")
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_truncated_run_drops_rows(recorded: Path, tmp_path: Path) -> None:
