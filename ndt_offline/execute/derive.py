@@ -16,6 +16,7 @@ import zarr
 from ndt_offline.execute import jumps, relations
 from ndt_offline.execute.forks import in_forks
 from ndt_offline.execute.question import Question
+from ndt_offline.execute.sources import series_key
 from ndt_offline.measure.metrics import Metric, choose_metrics
 from ndt_offline.storage.location import files_below
 from ndt_offline.store.arrays import WIDE, put_series
@@ -57,7 +58,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
         }
     newest = {name: group.basename for name, group in stages.items()}
     rates = results.answer("rates")
-    if rates is not None and rates.attrs.get("spectra") == results.content_key():
+    if rates is not None and rates.attrs.get("spectra") == series_key(results):
         newest["rates"] = rates.basename
     results.say(newest=newest)
     return Answers(ids, stages)
@@ -65,7 +66,7 @@ def derive(results: Results, question: Question, workers: int | None = None) -> 
 
 def put_metrics(results: Results, names: tuple[str, ...], workers: int | None = None) -> None:
     """Compute the metrics that are missing or older than the spectra, a part at a time."""
-    rows, key = len(results.steps), results.content_key()
+    rows, key = len(results.steps), series_key(results)
     for space in results.spaces:
         group = results.root[space.name]
         measured = (np.asarray(group["status"][:]) == STATUS["ok"]).any(axis=1)

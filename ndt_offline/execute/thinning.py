@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from ndt_offline.detect.rates import EVERY, join_rates, rates_of
-from ndt_offline.execute.sources import source_key
+from ndt_offline.execute.sources import series_key, source_key
 from ndt_offline.store.results import SPACES, Results
 from ndt_offline.store.tables import key_of, stage_of
 
@@ -44,7 +44,7 @@ def put_rates(
         columns = {name: getattr(rates, name) for name in _COLUMNS}
         columns["remark"] = np.array(rates.remarks, object)
         about = {"metric": metric, "detector": detector, "draws": draws, "seed": seed}
-        about |= {"parameters": params, "spectra": results.content_key()}
+        about |= {"parameters": params, "spectra": series_key(results)}
         return {"rates": (("rate",), columns)}, about
 
     group = stage_of(results.root["derived"], "rates", key, make)

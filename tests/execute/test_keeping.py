@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 
 from ndt_offline import analyze, open_run
 from ndt_offline.errors import DamagedError, RefusedError, UsageError
+from ndt_offline.execute import sources
 from ndt_offline.execute.keeping import options_of
 from ndt_offline.execute.outlook import foresee
 from ndt_offline.execute.plan import make_plan
@@ -84,6 +85,24 @@ def test_a_derived_table_that_lost_a_file_is_derived_again(run_path: Path, what:
     assert again.replayed == 0 and found is not None
     for name, column in read_table(found, "series").items():
         np.testing.assert_array_equal(column, before[name])
+
+
+def test_what_other_code_made_of_the_spectra_is_computed_again(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = quick(run_path).results
+    expected = first.metric("weights", "stable_rank")
+    answer = first.root.attrs["newest"]["transitions"]
+    first.root["weights/stable_rank"][:] = 7.0  # what an older formula gave
+    assert (quick(run_path).results.metric("weights", "stable_rank") == 7.0).all()
+    monkeypatch.setattr(sources, "__version__", "another")
+    sources.source_key.cache_clear()
+    try:
+        again = quick(run_path).results
+    finally:
+        sources.source_key.cache_clear()
+    np.testing.assert_array_equal(again.metric("weights", "stable_rank"), expected)
+    assert again.root.attrs["newest"]["transitions"] != answer
 
 
 def test_complex_weights_are_listed_as_not_measured(tmp_path: Path) -> None:
