@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -21,15 +22,20 @@ T = TypeVar("T")
 AHEAD = 2  # pieces that a child has been given at most: it never waits for the next one
 
 
-def in_forks(task: Callable[[int], T], count: int, workers: int | None = None) -> list[T]:
+def in_forks(
+    task: Callable[[int], T], count: int, workers: int | None = None, loads: Iterable[str] = ()
+) -> list[T]:
     """[task(0), ..., task(count - 1)], computed in children; the order of work is not said.
 
     workers: children at most, default one per core. The task may use whatever the caller has in
     memory, must not print, and returns what can be pickled. Its errors are raised here. A piece
     whose child was killed is computed in this process.
+    loads: modules that the task imports: once, here, and not in every child of every call.
     """
     if not CAN_FORK or not count:
         return [task(number) for number in range(count)]
+    for name in loads:
+        import_module(name)
     found: dict[int, T] = {}
     waiting = deque(range(count))
     children = [_start(task) for _ in range(min(workers or cores(), count))]

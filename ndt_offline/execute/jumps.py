@@ -25,6 +25,8 @@ from ndt_offline.store.tables import json_of, key_of, read_table, stage_of
 if TYPE_CHECKING:
     from ndt_offline.detect.events import Event
 
+# What finding peaks imports.
+LOADS = tuple(f"scipy.{name}" for name in ("fft", "linalg", "ndimage", "special"))
 SWEPT = 25  # thresholds of a sweep that was not asked for
 SPAN = 6.0  # from the lowest stored threshold to the highest of that sweep
 FAILED = 255  # a detector's arithmetic broke down on a series
@@ -55,7 +57,7 @@ def put_peaks(
             seed, row = (question.seed, number), values[number]
             return _peaks_of(row, steps, question.detector, question.draws, seed, params)
 
-        found = in_forks(peaks_of, len(values), workers)
+        found = in_forks(peaks_of, len(values), workers, LOADS)
         peaks = join_peaks(found or [_nothing(question, params)], used_up=True)
         tables = {
             "found": (("peak",), peaks.found),

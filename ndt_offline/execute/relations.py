@@ -14,6 +14,7 @@ from ndt_offline.execute.sources import source_key
 from ndt_offline.store.results import Results, SeriesId, names_of
 from ndt_offline.store.tables import key_of, stage_of
 
+LOADS = ("scipy.special",)  # what its pieces import
 AT_ONCE = 24  # series whose couplings are computed together: they share the targets' part of it
 VALUES = 2**20  # of those series together at most
 TOGETHER = 4  # series whose phases are fitted together: they share the draws
@@ -73,7 +74,7 @@ def _couplings(
         part = values[number * few : (number + 1) * few]
         return dict(couplings_table(part, targets, results.steps, smooth=question.smooth))
 
-    tables = in_forks(some, -(-len(values) // few), workers)
+    tables = in_forks(some, -(-len(values) // few), workers, LOADS)
     columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     return columns | {"q": benjamini_hochberg(columns["p"])}
 
@@ -103,7 +104,7 @@ def put_phases(
             chosen = values[where[number * TOGETHER : (number + 1) * TOGETHER]]
             return fit_phases(chosen, results.steps, draws=draws, seed=seed)
 
-        parts = in_forks(some, -(-len(where) // TOGETHER), workers)
+        parts = in_forks(some, -(-len(where) // TOGETHER), workers, LOADS)
         fits = [fit for part in parts for fit in part]
         series: dict[str, Any] = {"series": np.array(where, np.int64)}
         series["status"] = np.array([fit.status for fit in fits], object)

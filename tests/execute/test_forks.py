@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -80,9 +83,41 @@ def test_other_threads_of_the_caller_do_no_harm() -> None:
         thread.join()
 
 
-def test_an_answer_does_not_depend_on_how_many_computed_it(whole: Path, tmp_path: Path) -> None:
-    import shutil
+IMPORTS = """
+import sys
+from ndt_offline.execute import derive, forks
+from ndt_offline.execute.question import Question
+from ndt_offline.store.results import Results
 
+child = forks._child
+
+def watched(task, pipe):
+    before = set(sys.modules)
+
+    def then(number):
+        found = task(number)
+        with open(sys.argv[2], "a") as log:
+            print(number, *sorted(set(sys.modules) - before), file=log)
+        return found
+
+    child(then, pipe)
+
+forks._child = watched
+question = Question(metrics=("stable_rank", "effective_rank"), draws=1, phase_draws=19)
+derive.derive(Results(sys.argv[1]), question)
+"""
+
+
+def test_children_import_nothing(whole: Path, tmp_path: Path) -> None:
+    """A third of a second for each child of each stage, otherwise."""
+    store, log = tmp_path / "a.zarr", tmp_path / "log"
+    shutil.copytree(whole, store)
+    subprocess.run([sys.executable, "-c", IMPORTS, str(store), str(log)], check=True)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert len(lines) > 10 and [line for line in lines if line[1:]] == []
+
+
+def test_an_answer_does_not_depend_on_how_many_computed_it(whole: Path, tmp_path: Path) -> None:
     question = Question(metrics=("stable_rank", "effective_rank"), draws=2, phase_draws=19)
     tables = []
     for workers in (1, 3):
@@ -100,8 +135,6 @@ def test_an_answer_does_not_depend_on_how_many_computed_it(whole: Path, tmp_path
 
 
 def test_metrics_are_the_same_in_parts(whole: Path, tmp_path: Path, monkeypatch: object) -> None:
-    import shutil
-
     from ndt_offline.execute import derive as stage
 
     one, other = (Path(shutil.copytree(whole, tmp_path / name)) for name in ("a", "b"))
