@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.driven import put_driven
 from ndt_offline.execute.estimate import check_fits, estimate
-from ndt_offline.execute.keeping import check_kept
+from ndt_offline.execute.keeping import check_kept, check_read
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
@@ -145,6 +145,8 @@ def analyze(
                 check_fits(estimate(setup, plan), store)
                 # Still `auto`: workers elsewhere, which may have a GPU.
                 check_time(setup, _device(device, executor).replace("auto", "cuda"))
+                if not replace:
+                    check_read(run, plan, store)
                 if plan.changed and not (plan.create or replace):
                     check_kept(store, setup)
                 with reading(store, always=not plan.create):

@@ -13,10 +13,15 @@ os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLA
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.nn import functional as F
 
 from ndt_offline import Recorder
+
+# How long an example takes is the machine's affair.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 # Files of a minute and more come first: begun last, one of them leaves the other cores idle.
 LONGEST = (

@@ -44,6 +44,8 @@ class Guard:
     """A child that runs blocks one after another; it is forked here and now."""
 
     def __init__(self, job: Job, blocks: Sequence[Block]) -> None:
+        import ndt_offline.replay.block  # noqa: F401  (once, and not in every child)
+
         self._job, self._blocks = job, tuple(blocks)  # the caller's list loses what is done
         self._page = mmap.mmap(-1, _PAGE.size)
         self._page[:] = _PAGE.pack(-1, 0)

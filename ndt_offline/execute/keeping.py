@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import NdtError, UsageError
+from ndt_offline.execute.plan import Plan
 from ndt_offline.replay.mark import space_keys
 from ndt_offline.replay.setup import Parameters, Setup
+from ndt_offline.run.reader import Run
 from ndt_offline.store.growth import as_text
 from ndt_offline.store.results import Results
 from ndt_offline.store.schema import MEASURES
@@ -30,6 +32,25 @@ def check_kept(store: Path, setup: Setup) -> None:
             f"holds {rows} checkpoints measured with {options}; other options would replace them",
             path=store,
             remedy="--out OTHER.zarr to have both, the same options again, or --replace",
+        )
+
+
+def check_read(run: Run, plan: Plan, store: Path) -> None:
+    """Raise NdtError where rows would go because a part of the run could not be read this time."""
+    unread = [p for p in run.problems if p.what.startswith(("cannot be read", "cannot be listed"))]
+    if not unread or plan.create or plan.changed:
+        return
+    results = Results(store)
+    done = results.usable & (results.fingerprints != 0)
+    done[list(plan.lost)] = False  # their values are
+    goes = np.arange(len(done)) >= plan.unchanged
+    for block in plan.blocks if not plan.measures else ():  # of which a row may lack one alone
+        goes[[row for row in block.todo if row < len(goes)]] = True
+    if (done & goes).any():
+        raise NdtError(
+            f"{unread[0].what}; {int((done & goes).sum())} checkpoints that are measured would go",
+            path=unread[0].path,
+            remedy="the same command again; if it stays so, another --out, or --replace",
         )
 
 

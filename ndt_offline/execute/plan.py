@@ -17,6 +17,7 @@ from ndt_offline.replay.mark import SEGMENT, Block, bad_mark, is_passing, row_ma
 from ndt_offline.run.reader import Run
 from ndt_offline.storage.location import files_below, is_remote
 from ndt_offline.store.growth import LEFT, STEPPED, as_text, same_rows, stepped
+from ndt_offline.store.measures import GROUP
 from ndt_offline.store.results import SPACES, Results, damaged
 from ndt_offline.store.schema import MARKER, OUTCOME, SCHEMA_VERSION, STATUS, block_length
 
@@ -136,7 +137,7 @@ def _being_made(attrs: Mapping[str, Any]) -> set[str]:
 
 def _left(path: Path) -> bool:
     """Whether a kill leaves such a name; in a bucket, half of a store that was being removed."""
-    return LEFT in path.name or (is_remote(path) and path.name in (*STEPPED, "derived"))
+    return LEFT in path.name or (is_remote(path) and path.name in (*STEPPED, GROUP, "derived"))
 
 
 def _unchanged(results: Results, steps: np.ndarray) -> int:
@@ -155,7 +156,7 @@ def _done(run: Run, results: Results, key: int, rows: int) -> np.ndarray:
     for row in np.flatnonzero(bad).tolist():
         expected[row] = bad_mark(key, run.entries[max(0, row - SEGMENT) : row + 1])
     done: np.ndarray = results.fingerprints[:rows] == expected
-    return done
+    return done & (outcomes != OUTCOME["not_done"])  # which a chunk that was lost reads as
 
 
 def _passing(results: Results, rows: int) -> np.ndarray:

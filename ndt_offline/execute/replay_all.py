@@ -59,17 +59,19 @@ def _one_by_one(
             return
         left = list(blocks)
         while left and not (cluster and cluster.ready):
-            guard = Guard(job, left)  # before the cluster has threads: it forks
-            if cluster:
-                cluster.start()
+            guard, died = Guard(job, left), False  # before the cluster has threads: it forks
             try:
+                if cluster:
+                    cluster.start()
                 for report in guard.reports(told, lambda: bool(cluster and cluster.ready)):
                     left.pop(0)
                     yield report
             except Died:
-                yield isolate(job, left.pop(0))
+                died = True
             finally:
                 guard.close()
+            if died:  # and gone: one that hangs would go on beside its block
+                yield isolate(job, left.pop(0))
 
 
 def _here(job: Job, blocks: Sequence[Block], told: Told) -> Reports:

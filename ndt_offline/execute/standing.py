@@ -36,7 +36,7 @@ def known_measures(store: Path) -> tuple[str, ...]:
         groups = dict(measure_groups(open_root(store)))
     except Exception:  # whatever is wrong with the store is told by whoever needs it
         return ()
-    return tuple(name for name in MEASURES if name in groups and "key" in groups[name].attrs)
+    return tuple(name for name in MEASURES if name in groups and groups[name].attrs.get("key"))
 
 
 def runnable(
@@ -89,12 +89,12 @@ def stands(
 
 
 def _is_mark(mark: int, run: Run, measure: Measure, key: str, row: int) -> bool:
-    behind = [run.entries[at] for at in rows_behind(measure, row).values()]
-    whole = measure_mark(key, run.entries[row], behind)
+    behind = list(rows_behind(measure, row).values())
+    whole = measure_mark(key, run.entries[row], [run.entries[at] for at in behind])
     if mark == whole:
         return True
-    window = run.entries[max(0, row - SEGMENT) : row + 1]
-    return mark == lacking_mark(whole, window, behind)
+    rows = [at % len(run.entries) for at in (row, *behind)]  # the last is row -1
+    return mark == lacking_mark(whole, (run.entries[max(0, r - SEGMENT) : r + 1] for r in rows))
 
 
 def _gone(

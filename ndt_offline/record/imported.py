@@ -155,6 +155,8 @@ def vectors_of(state: Mapping[str, torch.Tensor]) -> tuple[Layout, Vectors]:
 def _attempt(out: Path, first: int, loss: str) -> Path:
     """The attempt to go on with, or a new one; UsageError where a training recorded here."""
     attempts = [read_attempt(path) for path in folders(out)]
+    # Cut off when it had just begun, an import leaves an empty folder.
+    attempts = [a for a in attempts if a.entries or (a.path / "attempt.json").exists()]
     if any(MARK not in attempt.about for attempt in attempts):
         raise UsageError(
             "holds a recorded training", path=out, remedy="import into an empty directory"

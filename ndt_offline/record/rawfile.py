@@ -7,6 +7,7 @@ file can be taken in later, even by the next start, and a torn one is noticed.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from ndt_offline.run.layout import Layout, Vectors
 from ndt_offline.storage.regular import read_regular
 
 FOLDER = "raw"
+# What no second look will change; descriptors, memory or a disk may be there again.
+NO_FILE = (errno.ENOENT, errno.EINVAL, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EFBIG)
 
 
 def write(
@@ -54,7 +57,7 @@ def _step_in(name: str) -> int | None:
 def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[str, Any], int]:
     """What the journal is to say of a raw file, its scalars, and the bytes of its tensors.
 
-    Raises DamagedError where the file is not whole.
+    Raises DamagedError where the file is not whole, OSError where it could not be read this time.
     """
     try:
         data = read_regular(path)
@@ -65,7 +68,9 @@ def read(path: Path, layout_of: Callable[[str], Layout]) -> tuple[Written, dict[
         layout = layout_of(contents.metadata.get("layout", ""))
         found = content(layout, gather(contents, layout))
     except OSError as error:
-        raise DamagedError(f"cannot be read: {error.strerror}", path=path) from None
+        if error.errno not in NO_FILE:
+            raise
+        raise DamagedError(f"is no file: {error.strerror}", path=path) from None
     except NdtError as error:
         raise error.at(path=path) from None
     if found != words.pop("content", None):

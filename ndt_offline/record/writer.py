@@ -18,6 +18,8 @@ from ndt_offline.run import checkpoint, grid, journal
 from ndt_offline.run.checkpoint import Written
 from ndt_offline.run.layout import Layout, Vectors
 
+UNREAD = "cannot be read: "  # in what is said of a file that may be readable the next time
+
 
 class Writer:
     """The only writer of one attempt's checkpoints and journal."""
@@ -69,15 +71,26 @@ class Writer:
         return True
 
     def adopt_raw(self, layout_of: Callable[[str], Layout]) -> None:
-        """Journal every raw file that has no line yet; one that is damaged counts as dropped."""
+        """Journal every raw file that has no line yet; one that is damaged counts as dropped.
+
+        One that cannot be read now gets no line, and is looked at again: raises why, at the end.
+        """
+        unread: Exception | None = None
         for step, path in rawfile.listed(self.attempt, self._done):
             try:
                 done, scalars, size = rawfile.read(path, layout_of)
+            except OSError as error:
+                unread = error
             except NdtError as error:
-                self.drop(step, {"reason": error.what})
-                continue
-            self._append("raw", step, done, scalars)
-            self._count("raw", done.size, size)
+                if UNREAD in error.what:  # its tensor table
+                    unread = error
+                else:
+                    self.drop(step, {"reason": error.what})
+            else:
+                self._append("raw", step, done, scalars)
+                self._count("raw", done.size, size)
+        if unread is not None:
+            raise unread
 
     def drop(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Say that the weights of a step were not stored."""

@@ -128,7 +128,7 @@ class Service:
         """In a pause of the training: code one of the raw checkpoints; whether there was one."""
         if not self.defer or time.monotonic() - self._worked < PAUSE:
             return False
-        raws = self.ring["raw"]
+        raws = self.writer.counts["raw"]  # taken in: others are not in the journal that is read
         if self._coding is None and raws > self._coded:
             self._coding, self._coded = code_raw(self.attempt, self._digits), raws
         if self._coding is None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ndt_offline.extension import source_of
 from ndt_offline.measure.plugin import FORWARD, Measure
-from ndt_offline.replay.mark import known_as
+from ndt_offline.replay.mark import BACK, known_as
 from ndt_offline.run.attempt import Entry
 from ndt_offline.run.identity import fingerprint
 
 VERSION = 1  # raised when the numbers of every measure change
 LAST = -1
 CHAIN = 8  # rows whose curvature is started from that of the row before; divides every block
-_BACK = {"previous": 1, "before_previous": 2}
+_BACK = {"previous": 1, "before_previous": BACK}
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ def measure_mark(key: str, entry: Entry, behind: Sequence[Entry]) -> int:
     return fingerprint(key, [(e.step, known_as(e)) for e in (entry, *behind)])
 
 
-def lacking_mark(mark: int, window: Sequence[Entry], behind: Sequence[Entry]) -> int:
+def lacking_mark(mark: int, windows: Iterable[Sequence[Entry]]) -> int:
     """The mark of a row that lacks something: when a file behind it changes, try again.
 
-    window: the row's entry, last, and those it may build on.
+    windows: of the row and of each row behind it, its entry, last, and those it may build on.
     """
-    return fingerprint("lacking", mark, [entry.stamp() for entry in (*window, *behind)])
+    stamps = [[entry.stamp() for entry in window] for window in windows]
+    return fingerprint("lacking", mark, stamps)

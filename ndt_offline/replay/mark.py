@@ -16,6 +16,7 @@ from ndt_offline.run.identity import fingerprint, sha256_file
 from ndt_offline.storage.location import locate
 
 SEGMENT = 32  # a checkpoint builds on at most this many before it
+BACK = 2  # rows before its own that a measure may look at
 _NONE: dict[str, float] = {}
 
 
@@ -41,8 +42,8 @@ class Block:
         ends: bool = False,
     ) -> Block:
         """The block of these rows, with what it needs and no more: it travels to workers."""
-        light = [replace(e, scalars=_NONE) for e in entries[max(0, start - SEGMENT) : stop]]
-        at = min(start, SEGMENT)
+        at = min(start, SEGMENT + BACK)
+        light = [replace(e, scalars=_NONE) for e in entries[start - at : stop]]
         far = [replace(e, scalars={}) for e in (entries[0], *entries[-SEGMENT - 1 :])]
         outside = tuple(far) if ends else ()
         return cls(start, stop, tuple(light[at:]), tuple(light[:at]), tuple(todo), ends=outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ndt_offline.errors import NdtError
@@ -101,7 +101,13 @@ class Survey:
         return measure_mark(self._keys[name], self._entry(row), self._behind(name, row))
 
     def _lacking(self, name: str, row: int, mark: int) -> int:
-        return lacking_mark(mark, self._block.window(row), self._behind(name, row))
+        needs = rows_behind(self._measures[name], row)
+        windows = [self._window_of(need, at) for need, at in needs.items()]
+        return lacking_mark(mark, [self._block.window(row), *windows])
+
+    def _window_of(self, need: str, row: int) -> Sequence[Entry]:
+        ends = {"first": self._block.ends[:1], "last": self._block.ends[1:]}
+        return ends.get(need) or self._block.window(row)
 
     def _behind(self, name: str, row: int) -> list[Entry]:
         needs = rows_behind(self._measures[name], row)

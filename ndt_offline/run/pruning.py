@@ -43,10 +43,10 @@ def find_hidden(run: Run) -> Hidden:
 
 
 def prune(run: Run, hidden: Hidden) -> None:
-    """Say so in the journals, then delete the files."""
+    """Delete the files, then say so in the journals: cut off, the next one finds the rest."""
     folders = {attempt.number: attempt.path for attempt in run.attempts}
+    for path in hidden.files:
+        path.unlink(missing_ok=True)
     for entry in hidden.entries:
         record = {"kind": "pruned", "step": entry.step}
         journal.append(folders[entry.attempt] / "journal.jsonl", record, sync=False)
-    for path in hidden.files:
-        path.unlink(missing_ok=True)

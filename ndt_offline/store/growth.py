@@ -30,6 +30,7 @@ from ndt_offline.store.schema import (
 from ndt_offline.store.whole_file import DRAFTS
 
 STEPPED = ("records", "signals", "activations", "weights")
+MARKS = ("spectra", "measured")  # of `records`: that a row is done
 LEFT = ".partial"  # suffix of a chunk whose writer died
 
 
@@ -102,7 +103,8 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
     for group in STEPPED:
         if group not in root:
             continue
-        for key, array in root[group].arrays():
+        # In which order a folder lists them is its own affair.
+        for key, array in sorted(root[group].arrays(), key=lambda pair: pair[0] not in MARKS):
             if "step" in (array.metadata.dimension_names or ()):
                 yield f"{group}/{key}", array
     for name, group in measure_groups(root):

@@ -27,6 +27,7 @@ def create_measure(
     quantities: {name: unit}. It gets the rows that the store has; `about` are its attributes.
     """
     outer = root.require_group(GROUP)
+    _disown(outer, name)
     # Overwrite: what a kill in a removal left of it goes as well.
     group, block = outer.create_group(name, overwrite=True), int(root.attrs["block"])
     steps = np.asarray(root["records/step"][:])
@@ -65,7 +66,7 @@ def key_of_measure(root: Any, name: str) -> str | None:
     """The identity of what is stored under that name; None where nothing is."""
     if GROUP not in root or name not in root[GROUP]:
         return None
-    return root[GROUP][name].attrs.get("key")
+    return root[GROUP][name].attrs.get("key") or None
 
 
 def drop_measures(root: Any, space: str, key: str) -> None:
@@ -73,4 +74,11 @@ def drop_measures(root: Any, space: str, key: str) -> None:
     stale = [n for n, g in measure_groups(root) if g.attrs.get("depends", {}).get(space) != key]
     for name in stale:
         if space in root[GROUP][name].attrs.get("depends", {}):
+            _disown(root[GROUP], name)
             del root[GROUP][name]
+
+
+def _disown(outer: Any, name: str) -> None:
+    """Before its removal: half of it must not be taken for what its key says."""
+    if name in outer:
+        outer[name].update_attributes({"key": ""})

@@ -138,7 +138,7 @@ class Results:
     @cached_property
     def measures(self) -> dict[str, Any]:
         """The finished groups of measures, by name."""
-        return {n: g for n, g in measure_groups(self.root) if "key" in g.attrs}
+        return {n: g for n, g in measure_groups(self.root) if g.attrs.get("key")}
 
     @cached_property
     def quantities(self) -> dict[tuple[str, str], tuple[str, int]]:

@@ -112,4 +112,5 @@ def _forget_old(derived: zarr.Group, stage: str) -> None:
     groups = [(group.attrs.get("time", 0.0), name) for name, group in derived.groups()]
     mine = sorted(pair for pair in groups if pair[1].startswith(f"{stage}-"))
     for _, name in mine[:-KEPT]:
+        derived[name].update_attributes({"complete": False})  # half of it is no answer
         del derived[name]

@@ -26,6 +26,7 @@ from execute_runs import (
 
 from ndt_offline import open_run
 from ndt_offline.errors import NdtError, UsageError
+from ndt_offline.execute import replay_all
 from ndt_offline.execute.cluster import (
     HERE,
     check_address,
@@ -39,7 +40,7 @@ from ndt_offline.execute.readiness import make_job, ready_store
 from ndt_offline.execute.replay_all import Automatic, Cluster, Executor, Reports, in_process
 from ndt_offline.execute.spread import Spread
 from ndt_offline.replay.job import Job, Limits
-from ndt_offline.replay.mark import Block
+from ndt_offline.replay.mark import Block, BlockReport
 from ndt_offline.replay.setup import Parameters, prepare
 from ndt_offline.store.schema import OUTCOME
 
@@ -78,7 +79,11 @@ def scheduler(poisonable: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield file
     for process in reversed(started):
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -152,7 +157,7 @@ def test_poisoned_checkpoints_are_given_up_and_the_rest_is_right(
     kinds = POISONS[request.node.callspec.params["executor"]]
     run = poisoned(" ".join(f"{step}:{kind}" for step, kind in kinds.items()))
     store = tmp_path / "a.zarr"
-    replay(run, store, executor=executor, limits=Limits(seconds=4))
+    replay(run, store, executor=executor, limits=Limits(seconds=8))
     lost = outcomes(store)
     assert lost.keys() == kinds.keys()
     for step, (code, why) in lost.items():
@@ -164,6 +169,22 @@ def test_poisoned_checkpoints_are_given_up_and_the_rest_is_right(
     assert again == {step for step, kind in kinds.items() if kind != "segv"}, (
         "memory and time may suffice tomorrow; what crashes by itself is not tried again"
     )
+
+
+def test_what_hangs_is_gone_before_its_block_is_run_again(
+    poisoned: Callable[[str], Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or two processes would have it, and the memory of both."""
+    run, plain, before = poisoned("700:hang"), replay_all.isolate, psutil.Process().children()
+
+    def isolate(job: Job, block: Block) -> BlockReport:
+        assert set(psutil.Process().children()) <= set(before)
+        (run / "poison").unlink()
+        return plain(job, block)
+
+    monkeypatch.setattr(replay_all, "isolate", isolate)
+    replay(run, tmp_path / "a.zarr", limits=Limits(seconds=8))
+    assert_same(tmp_path / "a.zarr", whole)
 
 
 def assert_same_but(store: Path, whole: Path, steps: Iterable[int]) -> None:
@@ -215,7 +236,7 @@ def test_schedulers_that_are_not_there_are_told_of_in_time(tmp_path: Path) -> No
         remote_client("tcp://127.0.0.1:9", patience=2),
     ):
         pass
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50  # PATIENCE is 60
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "http://x:1", "tcp://host", "tcp://:8786"])
@@ -239,7 +260,7 @@ def test_a_large_parent_does_not_make_its_children_large(run_copy: Path, tmp_pat
 def test_a_short_analysis_starts_no_cluster(
     recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.execute import ahead, replay_all
+    from ndt_offline.execute import ahead
 
     def cluster(*args: object, **options: object) -> None:
         pytest.fail("a cluster was started for a second of work")
@@ -253,8 +274,6 @@ def test_a_short_analysis_starts_no_cluster(
 def test_a_long_analysis_starts_one(
     recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.execute import replay_all
-
     said: list[str] = []
     plain = replay_all._one_by_one
 
@@ -273,10 +292,8 @@ def test_a_long_analysis_starts_one(
 
 
 def test_blocks_go_on_while_a_cluster_starts(
-    recorded: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    poisoned: Callable[[str], Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.execute import replay_all
-
     class Slow:
         """A cluster that is ready after two blocks, and does what this process would."""
 
@@ -305,8 +322,10 @@ def test_blocks_go_on_while_a_cluster_starts(
     monkeypatch.setattr(replay_all, "Spread", Spread)
     monkeypatch.setattr(replay_all, "warm_up", lambda: None)
     seen = 0
-    plan = plan_of(recorded, tmp_path / "a.zarr")
-    job = make_job(prepare(open_run(recorded), Parameters()), tmp_path / "a.zarr")
+    # The child would be done before anybody looks whether the cluster is there.
+    run = poisoned(" ".join(f"{5 * row}:slow" for row in range(128, 160)))
+    plan = plan_of(run, tmp_path / "a.zarr")
+    job = make_job(prepare(open_run(run), Parameters()), tmp_path / "a.zarr")
     ready_store(job, plan)
     for report in Automatic(workers=2)(job, plan.blocks, lambda rows: None):
         seen += report.rows
@@ -320,7 +339,7 @@ def test_blocks_go_on_while_a_cluster_starts(
 def test_a_cluster_that_does_not_start_is_told(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ndt_offline.execute import ahead, replay_all
+    from ndt_offline.execute import ahead
 
     def broken(*args: object, **options: object) -> None:
         raise NdtError("no port is free")

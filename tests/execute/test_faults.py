@@ -36,7 +36,7 @@ def test_a_random_worker_killed_every_second(
     whole: Path,
     tmp_path: Path,
 ) -> None:
-    run, store = poisoned("all:slow"), tmp_path / "a.zarr"
+    run = poisoned("all:slow")
     chance, killed, stop = random.Random(3), [], threading.Event()
 
     def reap(client: object) -> None:
@@ -51,11 +51,15 @@ def test_a_random_worker_killed_every_second(
     with local_client(2) as client:
         reaper = threading.Thread(target=reap, args=(client,), daemon=True)
         reaper.start()
-        replay(run, store, executor=Spread(client))
+        for attempt in range(10):  # a slow machine kills fewer in the time of one
+            store = tmp_path / f"{attempt}.zarr"
+            replay(run, store, executor=Spread(client))
+            assert_same(store, whole)
+            if len(killed) >= 3:
+                break
         stop.set()
-        reaper.join(20)
+        reaper.join(60)
     assert len(killed) >= 3
-    assert_same(store, whole)
 
 
 def test_without_workers_it_stops_with_a_clear_error(recorded: Path, tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_without_workers_it_stops_with_a_clear_error(recorded: Path, tmp_path: P
         started = time.monotonic()
         with pytest.raises(NdtError, match="no worker is left") as caught:
             replay(recorded, tmp_path / "a.zarr", executor=Spread(client, grace=2))
-        assert 2 <= time.monotonic() - started < 30
+        assert 2 <= time.monotonic() - started < 80  # GRACE is 90
         assert "goes on where it stopped" in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from zarr.storage import LocalStore
 
 from ndt_offline import analyze, open_run
-from ndt_offline.errors import DamagedError, RefusedError, UsageError
+from ndt_offline.errors import DamagedError, NdtError, RefusedError, UsageError
 from ndt_offline.execute import sources
 from ndt_offline.execute.keeping import options_of
 from ndt_offline.execute.outlook import foresee
@@ -23,8 +24,10 @@ from ndt_offline.execute.readiness import check_time, forget
 from ndt_offline.pipeline import Result
 from ndt_offline.replay.setup import Parameters, prepare, setup_key
 from ndt_offline.report.export import export
+from ndt_offline.run import journal
 from ndt_offline.store.results import Results
 from ndt_offline.store.tables import read_table
+from tests.conftest import record_small
 
 OTHER = Parameters(layers=("relu*", "2.weight"))
 
@@ -44,6 +47,25 @@ def test_other_layers_do_not_replace_a_store_unasked(run_path: Path, tmp_path: P
     assert again.replayed == 0 and again.store == store
     assert quick(run_path, out=tmp_path / "other.zarr").replayed == 81
     assert quick(run_path, replace=True).replayed == 81
+
+
+def test_rows_of_a_journal_that_cannot_be_read_now_are_kept(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_small(run_path, updates=400, start_step=200)
+    rows, plain = len(quick(run_path).results.steps), journal.read_regular
+
+    def failing(path: Path, most: int | None = None) -> bytes:
+        if "0002" in path.parts and path.name == "journal.jsonl":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return plain(path, most)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "read_regular", failing)
+        with pytest.raises(NdtError, match=r"Input/output error; 41 checkpoints"):
+            quick(run_path)
+        assert quick(run_path, replace=True, out=run_path / "other.zarr").replayed == rows
+    assert quick(run_path).replayed == 0
 
 
 def test_what_gives_nothing_up_is_not_refused(run_path: Path) -> None:

@@ -96,8 +96,9 @@ def test_killed_at_random_moments(
     replay(run_copy, store)
     whole_time = time.monotonic() - began
     assert_same(store, whole)
-    chance, killed, partly = random.Random(5), 0, 0
-    for trial in range(KILLS):
+    chance, trial, killed, partly = random.Random(5), 0, 0, 0
+    # Where the machine's pace changes, moments miss the work: then there are more of them.
+    while trial < KILLS or (trial < 10 * KILLS and (killed < KILLS / 2 or not partly)):
         shutil.rmtree(store)
         shutil.copytree(before, store)
         moment = (trial % PARTS + chance.random()) / PARTS * whole_time
@@ -108,6 +109,9 @@ def test_killed_at_random_moments(
         wait_for(store)
         done = plan_of(run_copy, store).done
         partly += 0 < done < 300
+        if not done and trial % PARTS > 1:
+            whole_time *= 1.3
+        trial += 1
         assert rows_replayed(again(run_copy, store)) == 300 - done
         assert_same(store, whole)
         assert not list(store.rglob("*.partial"))

@@ -32,7 +32,7 @@ def test_the_second_analysis_is_refused_at_once(recorded: Path, tmp_path: Path) 
         started = time.monotonic()
         with pytest.raises(UsageError, match=f"process {process.pid}") as caught:
             replay(recorded, store)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 30  # and not the 60 s that it is held
         assert caught.value.path == store and not store.exists()
         process.kill()
 

@@ -15,21 +15,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from zarr.storage import LocalStore
 
 from ndt_offline import Recorder, analyze, open_run
-from ndt_offline.errors import UsageError
+from ndt_offline.errors import DamagedError, UsageError
 from ndt_offline.execute.replay_all import in_process
 from ndt_offline.execute.standing import measure_keys
 from ndt_offline.measure.catalogue import MEASURES, choose_measures
 from ndt_offline.replay.capture import Capture
 from ndt_offline.replay.history import CHAIN
 from ndt_offline.replay.job import Job
-from ndt_offline.replay.mark import Block, BlockReport
+from ndt_offline.replay.mark import BACK, Block, BlockReport
 from ndt_offline.replay.numbers import Numbers
 from ndt_offline.replay.setup import Parameters
 from ndt_offline.report.export import write_netcdf
 from ndt_offline.report.tidy import tidy_table
+from ndt_offline.run.reader import Decoder
+from ndt_offline.store.measures import drop_measures
 from ndt_offline.store.results import Results
+from ndt_offline.store.schema import open_root
 from tests.conftest import record_small, small_model
 
 QUICK = {
@@ -342,6 +346,35 @@ def test_curvature_after_a_gap_is_found_again_when_the_gap_is_closed(run_path: P
     np.testing.assert_array_equal(healed["curvature/values"], whole["curvature/values"])
 
 
+def test_rows_that_lack_the_last_one_are_computed_again_when_it_can_be_read(
+    run_path: Path,
+) -> None:
+    """It builds on a file that was damaged, far from them and before it."""
+    whole = arrays(looked_at(run_path, ["similarity_last"], out=run_path / "whole.zarr"))
+    opened = open_run(run_path)
+    for step in range(350, 400, 5):
+        heal = damage(run_path, step)
+        try:
+            Decoder(run_path, opened.entries).read(opened.entries[-1])
+        except DamagedError:
+            break
+        heal()
+    else:
+        pytest.skip("on a busy machine the last checkpoint may build on none")
+    broken = looked_at(run_path, ["similarity_last"])
+    assert len(broken.unmeasured("similarity_last")) == 81
+    heal()
+    healed = arrays(looked_at(run_path, ["similarity_last"]))
+    np.testing.assert_array_equal(healed["similarity_last/values"], whole["similarity_last/values"])
+
+
+def test_a_block_knows_what_the_rows_before_it_build_on(run_path: Path) -> None:
+    entries = open_run(run_path).entries
+    block = Block.of(entries, 64, 81, [64])
+    for row in range(64 - BACK, 81):
+        assert [e.step for e in block.window(row)] == [e.step for e in entries[row - 32 : row + 1]]
+
+
 def test_a_row_behind_that_there_was_no_memory_for_is_tried_again(
     run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +413,42 @@ def test_what_a_kill_left_of_removed_groups_is_no_obstacle(run_path: Path) -> No
     for name, values in arrays(again).items():
         np.testing.assert_array_equal(values, whole[name], err_msg=name)
     assert len(tidy_table(again, "couplings")) > 0
+
+
+def test_a_measure_that_was_half_removed_is_computed_again(
+    run_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its zarr.json, with the key, may go last."""
+    whole, cut = arrays(looked_at(run_path, ["motion"])), []
+
+    async def delete_dir(store: LocalStore, prefix: str) -> None:
+        cut.append(prefix)
+        shutil.rmtree(store.root / prefix / "mark")
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="cut off"):
+        patched.setattr(LocalStore, "delete_dir", delete_dir)
+        drop_measures(open_root(run_path / "analysis.zarr"), "weights", "another")
+    assert cut == ["measures/motion"]
+    found = arrays(looked_at(run_path, ["motion"]))
+    assert found.keys() == whole.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, whole[name], err_msg=name)
+
+
+def test_values_that_were_lost_of_a_measure_of_the_probe_are_computed_again(tmp_path: Path) -> None:
+    x, y = torch.randn(40, 12), torch.randint(0, 4, (40,))
+    with Recorder(
+        tmp_path / "run", small_model(), probe=(x, y), val_probe=(x[:9], y[:9])
+    ) as record:
+        for _ in range(12):
+            record(loss=1.0)
+    whole = arrays(looked_at(tmp_path / "run", ["generalisation"]))
+    shutil.rmtree(tmp_path / "run/analysis.zarr/measures/generalisation/values/c")
+    found = arrays(looked_at(tmp_path / "run", ["generalisation"]))
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, whole[name], err_msg=name)
+    assert np.isfinite(found["generalisation/values"]).any()
 
 
 def test_a_lost_chunk_of_some_layers_is_missed(

@@ -39,6 +39,7 @@ from ndt_offline.replay.setup import Parameters, prepare
 from ndt_offline.report.runs import open_results
 from ndt_offline.run.reader import open_run
 from ndt_offline.store import schema
+from ndt_offline.store.growth import stepped
 from ndt_offline.store.schema import block_length
 
 
@@ -244,6 +245,23 @@ def test_a_chunk_that_was_lost_is_computed_again(
         shutil.rmtree(file) if file.is_dir() else file.unlink()
     assert rows_replayed(replay(recorded, store)) == 64
     assert_same(store, whole)
+
+
+def test_outcomes_that_were_lost_are_found_again(
+    recorded: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A mark without an outcome says nothing."""
+    store = tmp_path / "a.zarr"
+    shutil.copytree(whole, store)
+    (store / "records/outcome/c/1").unlink()
+    assert rows_replayed(replay(recorded, store)) == 64
+    assert_same(store, whole)
+
+
+def test_marks_go_first(whole: Path) -> None:
+    root = zarr.open_group(whole, mode="r", use_consolidated=False)
+    names = [name for name, _ in stepped(root)]
+    assert set(names[:2]) == {"records/spectra", "records/measured"} and len(names) > 10
 
 
 @pytest.mark.parametrize("group", ["signals", "activations", "weights"])

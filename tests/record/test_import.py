@@ -196,6 +196,13 @@ def test_shards_of_pickles_and_a_key(tmp_path: Path) -> None:
     same(tmp_path / "other", 9, state(9))
 
 
+def test_an_import_that_was_cut_off_at_its_beginning_goes_on(tmp_path: Path) -> None:
+    torch.save(state(1), tmp_path / "step_1.pt")
+    (tmp_path / "run" / "attempts" / "0001").mkdir(parents=True)
+    assert import_checkpoints([tmp_path / "step_1.pt"], tmp_path / "run").steps == [1]
+    same(tmp_path / "run", 1, state(1))
+
+
 def test_a_recorded_run_is_left_alone(run_path: Path, tmp_path: Path) -> None:
     torch.save(state(1), tmp_path / "step_1.pt")
     before = sorted(run_path.rglob("*"))

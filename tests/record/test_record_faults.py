@@ -20,8 +20,9 @@ from ndt_offline.record import rawfile, ring, syncer, writer
 from ndt_offline.record.attempts import keep_layout, open_attempt, open_run_folder
 from ndt_offline.record.leftovers import take_over
 from ndt_offline.record.snapshot import Snapshot
-from ndt_offline.run import durable, journal
+from ndt_offline.run import durable, journal, reader
 from ndt_offline.run.maintain import verify
+from ndt_offline.run.reader import read_layout
 
 FULL = os.environ.get("NDT_SLOW") == "1"
 pytestmark = pytest.mark.filterwarnings("ignore:ndt-offline. no probe")
@@ -63,6 +64,7 @@ def test_killed_together_at_most_the_ring_is_lost_and_it_is_said(tmp_path: Path,
     while len(acknowledged(tmp_path / "told")) < 30:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    os.kill(child, signal.SIGSTOP)  # or it starts another writer
     children = Path(f"/proc/{child}/task/{child}/children").read_text().split()
     for process in (*map(int, children), child):
         os.kill(process, signal.SIGKILL)
@@ -240,6 +242,36 @@ def test_leftovers_of_a_dead_attempt_are_taken_in_at_the_next_start(tmp_path: Pa
     assert entries[21].path is None  # said to be dropped, not believed
     assert not litter.exists()
     assert list(verify(run)) == [] and len(truth) == 10
+
+
+@pytest.mark.parametrize("lacks", ["file", "table"])
+def test_a_raw_file_that_cannot_be_read_now_is_taken_in_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    attempt, truth = written_run(tmp_path, 10, raw_every=0)
+    model = make_model()
+    layout, vectors = Snapshot(model).take()
+    for step in (20, 21):
+        rawfile.write(attempt, step, layout, vectors, {})
+    plain, tables = rawfile.read_regular, tmp_path / "run" / "layouts"
+
+    def busy(path: Path, most: int | None = None) -> bytes:
+        if "20" in path.name or (lacks == "table" and path.parent == tables):
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return plain(path, most)
+
+    def adopt() -> None:
+        writer.Writer(attempt).adopt_raw(lambda key: read_layout(tables / f"{key}.json"))
+
+    home = rawfile if lacks == "file" else reader
+    with monkeypatch.context() as patched:
+        patched.setattr(home, "read_regular", busy)
+        with pytest.raises((OSError, NdtError), match=r"Too many open files"):
+            adopt()
+    adopt()
+    run = open_run(tmp_path / "run")
+    assert all(run.entry(step).content == digest(model) for step in (20, 21))
+    assert list(verify(run)) == [] and len(run.entries) == len(truth) + 2
 
 
 def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path, monkeypatch) -> None:

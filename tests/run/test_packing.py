@@ -20,6 +20,7 @@ from ndt_offline.run.identity import content
 from ndt_offline.run.layout import Layout
 from ndt_offline.run.lock import Lock
 from ndt_offline.run.maintain import verify
+from ndt_offline.run.pruning import find_hidden, prune
 from ndt_offline.run.reader import Decoder, open_run
 
 LAYOUT = Layout.of({"w": ("float32", (120, 100)), "n": ("int64", ())}, {})
@@ -205,6 +206,30 @@ def test_prune_frees_what_is_hidden_and_only_that(tmp_path: Path, packed: bool) 
     left = {json.loads(line)["step"] for line in _journal(run) if '"checkpoint"' in line}
     assert 79 in left  # its loss is kept
     assert run_cli("prune", str(run), "--yes")[1].startswith("nothing")
+
+
+def test_a_prune_that_was_cut_off_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    record(run, range(80))
+    record(run, range(50, 60))
+    before, plain, left = contents(run), Path.unlink, [5]
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("step_"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        plain(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        prune(open_run(run), find_hidden(open_run(run)))
+    monkeypatch.undo()
+    assert run_cli("prune", str(run), "--yes")[0] == 0
+    files = list((run / "attempts/0001/checkpoints").iterdir())
+    assert contents(run) == before and len(files) == 50
 
 
 def _journal(run: Path) -> list[str]:
