@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ndt_offline.errors import UsageError
 from ndt_offline.execute.driven import put_driven
 from ndt_offline.execute.estimate import check_fits, estimate
-from ndt_offline.execute.keeping import check_kept, check_read
+from ndt_offline.execute.keeping import check_kept
 from ndt_offline.execute.lock import locked
 from ndt_offline.execute.plan import Plan, make_plan, remember_chunks
 from ndt_offline.execute.question import Question
@@ -146,9 +146,7 @@ def analyze(
                 # Still `auto`: workers elsewhere, which may have a GPU.
                 check_time(setup, _device(device, executor).replace("auto", "cuda"))
                 if not replace:
-                    check_read(run, plan, store)
-                if plan.changed and not (plan.create or replace):
-                    check_kept(store, setup)
+                    check_kept(run, plan, store, setup)
                 with reading(store, always=not plan.create):
                     token = _replay(store, plan, setup, executor, told, device)
                     remember_refused(Results(store, token), chosen, refused)

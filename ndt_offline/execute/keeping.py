@@ -21,11 +21,17 @@ from ndt_offline.store.results import Results
 from ndt_offline.store.schema import MEASURES
 
 
-def check_kept(store: Path, setup: Setup) -> None:
-    """Raise UsageError where other options of the replay would give up rows that are done.
+def check_kept(run: Run, plan: Plan, store: Path, setup: Setup) -> None:
+    """Raise NdtError where rows that are done would be given up unasked.
 
-    Another probe, graph or run is no option: what was measured with the old one is worth nothing.
+    UsageError where other options of the replay do that. Another probe, graph or run is no
+    option: what was measured with the old one is worth nothing.
     """
+    if plan.create:
+        return
+    if not plan.changed:
+        _check_read(run, plan, store)
+        return
     rows, options = given_up(store, setup)
     if rows:
         raise UsageError(
@@ -35,10 +41,10 @@ def check_kept(store: Path, setup: Setup) -> None:
         )
 
 
-def check_read(run: Run, plan: Plan, store: Path) -> None:
-    """Raise NdtError where rows would go because a part of the run could not be read this time."""
+def _check_read(run: Run, plan: Plan, store: Path) -> None:
+    """The same where a part of the run could not be read this time."""
     unread = [p for p in run.problems if p.what.startswith(("cannot be read", "cannot be listed"))]
-    if not unread or plan.create or plan.changed:
+    if not unread:
         return
     results = Results(store)
     done = results.usable & (results.fingerprints != 0)

@@ -12,9 +12,7 @@ from ndt_offline.replay.forward import Row
 from ndt_offline.replay.job import Job
 from ndt_offline.replay.mark import Block
 from ndt_offline.storage.location import locate
-from ndt_offline.store.schema import MEASURES, open_root
-
-MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
+from ndt_offline.store.schema import MARKS, MEASURES, open_root
 
 
 def written_arrays(job: Job) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ndt_offline.store.arrays import read_arrays
 from ndt_offline.store.measures import GROUP, drop_measures, measure_groups
 from ndt_offline.store.ownership import write_attributes
 from ndt_offline.store.schema import (
+    MARKS,
     MEASURES,
     Space,
     create,
@@ -30,7 +31,6 @@ from ndt_offline.store.schema import (
 from ndt_offline.store.whole_file import DRAFTS
 
 STEPPED = ("records", "signals", "activations", "weights")
-MARKS = ("spectra", "measured")  # of `records`: that a row is done
 LEFT = ".partial"  # suffix of a chunk whose writer died
 
 
@@ -104,7 +104,9 @@ def stepped(root: Any) -> Iterator[tuple[str, Any]]:
         if group not in root:
             continue
         # In which order a folder lists them is its own affair.
-        for key, array in sorted(root[group].arrays(), key=lambda pair: pair[0] not in MARKS):
+        for key, array in sorted(
+            root[group].arrays(), key=lambda pair: f"{group}/{pair[0]}" not in MARKS
+        ):
             if "step" in (array.metadata.dimension_names or ()):
                 yield f"{group}/{key}", array
     for name, group in measure_groups(root):

@@ -37,6 +37,7 @@ HEAVY = 32 * 2**20  # bytes of a checkpoint that takes seconds to replay
 STATUS = {"not_computed": 0, "ok": 1, "not_finite": 2, "absent": 3}
 OUTCOME = {"not_done": 0, "ok": 1, "damaged": 2, "refused": 3, "failed": 4}
 MEASURES = ("activations", "weights")  # what a row can be done for on its own
+MARKS = ("records/measured", "records/spectra")  # in the order they are written: last of all
 QUANTITIES = ("loss", "accuracy", "loss_val", "accuracy_val")
 
 
