@@ -25,7 +25,7 @@ from ndt_offline.replay.mark import Block, BlockReport
 from ndt_offline.replay.setup import Parameters
 
 ROWS = 70  # two blocks
-CUTS = 0 if SLOW else 12  # per kind of work; 0: before every change
+CUTS = 0 if SLOW else 8  # per kind of work; 0: before every change
 ANSWER: dict[str, Any] = {
     "detector": "zscore", "draws": 1, "phase_draws": 0, "metrics": ("stable_rank",),
     "phases": ("stable_rank",), "report": False,
