@@ -22,7 +22,10 @@ _NONE: dict[str, float] = {}
 
 @dataclass(frozen=True)
 class Block:
-    """Rows [start, stop) of the store; `entries` are theirs, `before` what they may build on."""
+    """Rows [start, stop) of the store; `entries` are theirs.
+
+    before: what they, and the rows before them that a measure looks at, may build on.
+    """
 
     start: int
     stop: int
